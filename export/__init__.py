@@ -1,0 +1,1 @@
+"""Turns a run folder into a packed, quantised ONNX model folder that runs on our operators."""

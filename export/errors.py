@@ -1,0 +1,18 @@
+"""Errors of the export stage. The message is the one line that the command line prints.
+
+    ExportError
+    ├── ModelFolderError   a model folder that is missing, incomplete, altered or of another version
+    └── ParityError        an exported model that does not compute what the checkpoint computes
+"""
+
+
+class ExportError(Exception):
+    """Base of everything that export reports to its user."""
+
+
+class ModelFolderError(ExportError):
+    """A model folder that is missing, incomplete, altered or of another version."""
+
+
+class ParityError(ExportError):
+    """An exported model that does not compute what the checkpoint computes."""

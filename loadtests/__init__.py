@@ -1,0 +1,1 @@
+"""Puts dense and sparse under the same load, over HTTP only, and draws the result."""

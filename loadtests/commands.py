@@ -1,0 +1,9 @@
+"""The `loadtests` commands of the crisp command line."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this stage's commands to `app`."""

@@ -1,0 +1,1 @@
+"""Serves model folders over HTTP, dense and sparse side by side. Imports no torch."""

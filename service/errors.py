@@ -1,0 +1,5 @@
+"""Errors of the service."""
+
+
+class ServiceError(Exception):
+    """Base of everything that the service reports to the person who starts it."""

@@ -1,0 +1,1 @@
+"""Fine-tunes a DistilBERT-architecture classifier with sparse attention, and measures it."""

@@ -1,0 +1,28 @@
+"""Errors of the training stage. The message is the one line that the command line prints.
+
+    TrainingError
+    ├── PatternError    a pattern name or number that makes no sense
+    ├── DataError       a data set that cannot be read or trained on
+    ├── BaseModelError  a base model that cannot be loaded
+    └── RunError        a run folder that is missing, incomplete or belongs to other settings
+"""
+
+
+class TrainingError(Exception):
+    """Base of everything that training reports to its user."""
+
+
+class PatternError(TrainingError, ValueError):
+    """An attention pattern that makes no sense."""
+
+
+class DataError(TrainingError, ValueError):
+    """A data set that cannot be read or trained on."""
+
+
+class BaseModelError(TrainingError):
+    """A base model that cannot be loaded."""
+
+
+class RunError(TrainingError):
+    """A run folder that is missing, incomplete, or belongs to other settings."""

@@ -1,0 +1,108 @@
+"""Attention patterns as data: a name and its numbers, without torch.
+
+A pattern is saved with the checkpoint, travels into the model folder's manifest, and every later
+stage obeys it. The torch functions that carry it out are in `training/attention/`; the compiled
+ones in `export/ops/`.
+
+    AttentionPattern("topk", density=0.2).kept(25)   # -> 5 links a query
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any
+
+from training.errors import PatternError
+
+# The numbers that each pattern takes; `topk` takes exactly one of density and k.
+_NUMBERS: dict[str, frozenset[str]] = {
+    "dense": frozenset(),
+    "topk": frozenset({"density", "k"}),
+    "band": frozenset({"window", "globals"}),
+    "block": frozenset({"size", "globals"}),
+}
+PATTERN_NAMES = tuple(_NUMBERS)
+
+
+@dataclass(frozen=True)
+class AttentionPattern:
+    """Which keys each query may attend to, within one sequence of L real tokens.
+
+    - `dense`: all of them.
+    - `topk(density)` or `topk(k)`: the k = max(1, ceil(density · L)) keys with the highest scaled
+      scores of that query and head; keys that tie with the k-th are kept too. Source: Crisp
+      Attention, arXiv 2508.06016, which leaves rounding, ties and [CLS] open: these are our choice.
+    - `band(window, globals)`: keys at most `window // 2` positions away (so `window` is the odd
+      full width), plus the first `globals` tokens, which attend to all and are attended by all.
+      Source: Semantic Focus, arXiv 2506.14095.
+    - `block(size, globals)`: keys in the same block of `size` consecutive tokens, plus globals
+      as above.
+
+    Raises PatternError where a name or number is unknown, missing, superfluous or out of range.
+    """
+
+    name: str = "dense"
+    density: float | None = None
+    k: int | None = None
+    window: int | None = None
+    size: int | None = None
+    globals: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in _NUMBERS:
+            raise PatternError(
+                f"unknown attention pattern {self.name!r}; known: {', '.join(PATTERN_NAMES)}"
+            )
+        for number, value in asdict(self).items():
+            if number != "name" and value is not None and number not in _NUMBERS[self.name]:
+                raise PatternError(f"attention pattern {self.name!r} takes no {number!r}")
+        if self.name == "topk":
+            if (self.density is None) == (self.k is None):
+                raise PatternError("topk takes exactly one of density and k")
+            if self.density is not None and not 0 < self.density <= 1:
+                raise PatternError(f"density must lie in (0, 1], got {self.density}")
+            if self.k is not None and self.k < 1:
+                raise PatternError(f"k must be at least 1, got {self.k}")
+        if self.name == "band" and (self.window is None or self.window < 1 or self.window % 2 == 0):
+            raise PatternError(f"band needs an odd window of at least 1, got {self.window}")
+        if self.name == "block" and (self.size is None or self.size < 1):
+            raise PatternError(f"block needs a size of at least 1, got {self.size}")
+        if self.globals is not None and self.globals < 0:
+            raise PatternError(f"globals must not be negative, got {self.globals}")
+
+    @property
+    def density_ratio(self) -> tuple[int, int]:
+        """The density as an exact ratio (1, 5) for 0.2: in floats, ceil(0.2 · L) is off by one now
+        and then, so every stage computes k = ceil(num · L / den) in integers."""
+        if self.density is None:
+            return (1, 1)
+        ratio = Fraction(str(self.density)).limit_denominator(1_000_000)
+        return ratio.numerator, ratio.denominator
+
+    @property
+    def global_tokens(self) -> int:
+        return self.globals or 0
+
+    def kept(self, length: int) -> int:
+        """Number of keys that a top-k query keeps in a sequence of `length` tokens (before ties)."""
+        if self.name != "topk":
+            raise PatternError(f"{self.name!r} has no fixed number of kept keys")
+        if self.k is not None:
+            return min(self.k, length)
+        num, den = self.density_ratio
+        return max(1, -(-num * length // den))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> AttentionPattern:
+        unknown = set(fields) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise PatternError(f"unknown pattern fields: {', '.join(sorted(unknown))}")
+        return cls(**fields)
+
+    def __str__(self) -> str:
+        numbers = ", ".join(f"{k}={v}" for k, v in self.to_dict().items() if k != "name")
+        return f"{self.name}({numbers})" if numbers else self.name
