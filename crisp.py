@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 import export.commands
@@ -34,7 +33,7 @@ app = typer.Typer(
     name="crisp",
     help="Compressed inference for text sentiment: train, export, compare, serve, load-test.",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -45,7 +44,7 @@ for stage in (training, export, service, loadtests):
 def main() -> None:
     """Runs the command line; the entry point of the `crisp` script."""
     try:
-        code = app(standalone_mode=False)
+        app()  # Typer itself reports bad usage (exit code 2) and Ctrl-C
     except (TrainingError, ExportError, ServiceError, LoadTestError) as error:
         sys.exit(_complain(str(error)))
     except ModuleNotFoundError as error:
@@ -54,13 +53,6 @@ def main() -> None:
             raise
         message = f"this command needs the package {error.name}: run `make setup`, or "
         sys.exit(_complain(message + f"`pip install -c constraints.txt -e '.[{extra}]'`"))
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _complain(message: str) -> int:
