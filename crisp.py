@@ -1,4 +1,4 @@
-"""The one command line: `crisp train | evaluate | export | compare | bench | predict | serve | loadtest`.
+"""The one command line: every command, from `crisp train` to `crisp loadtest`.
 
 Each stage brings its commands in its own `commands.py`, which imports nothing heavy until a command
 runs; this file only collects them and turns every expected failure into one clear line and exit
