@@ -1,0 +1,183 @@
+"""One model folder, ready to answer: texts -> tokens -> packed batch -> logits -> predictions.
+
+No padding anywhere: the texts of a call are laid end to end (`input_ids` [T], `cu_seqlens` [B+1]),
+in as many packs as the memory bound asks for. The engine knows nothing of HTTP, and nothing of
+torch: it needs onnxruntime, tokenizers and numpy. Calls may come from several threads.
+
+    engine = Engine.load(Path("service/models/sparse"))
+    answer = engine.predict(["A warm, funny film.", "Two hours I will not get back."])
+    answer.predictions[0].label   # "positive"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+from export.op_library import OpLibrary, find_op_library, make_session
+from tokenizers import Encoding, Tokenizer
+
+from export.errors import ModelFolderError
+from export.manifest import Manifest, ModelFolder
+
+# Tokens of one run of the graph. The compiled operator's memory grows with T; the fallback's with
+# heads · T² (12 heads, 1,024 tokens: 50 MB for each intermediate result), so its packs are smaller.
+PACK_TOKENS = 16_384
+PACK_TOKENS_FALLBACK = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says of one text.
+
+    `scores` maps every label to its probability (softmax of the logits, sums to 1); `label` is the
+    one with the highest. `tokens` counts what the model read, special tokens included; `truncated`
+    says that the text was longer than the model's maximum and was cut at its end.
+    """
+
+    label: str
+    score: float
+    scores: dict[str, float]
+    tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of a call went, in milliseconds. The engine itself never queues."""
+
+    queue_ms: float
+    tokenize_ms: float
+    inference_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One prediction for each text, in the order of the texts."""
+
+    predictions: list[Prediction]
+    timing: Timing
+
+
+class Engine:
+    """Tokenizer and ONNX session of one verified model folder.
+
+    Raises ModelFolderError where the tokenizer or the graph is not what the manifest promises.
+    """
+
+    def __init__(
+        self, folder: ModelFolder, *, threads: int | None = None, library: OpLibrary | None = None
+    ) -> None:
+        self.folder = folder
+        self.library = library or find_op_library()
+        self._pack_tokens = PACK_TOKENS if self.library.path else PACK_TOKENS_FALLBACK
+        self._tokenizer = _tokenizer(folder)
+        self._session = make_session(folder.model, threads=threads, library=self.library)
+        inputs = {node.name for node in self._session.get_inputs()}
+        outputs = {node.name for node in self._session.get_outputs()}
+        if inputs != {"input_ids", "cu_seqlens"} or "logits" not in outputs:
+            raise ModelFolderError(
+                f"{folder.model} is no packed classifier: expected inputs input_ids and cu_seqlens "
+                f"and output logits, found {sorted(inputs)} and {sorted(outputs)}; export it again"
+            )
+
+    @classmethod
+    def load(
+        cls, path: Path, *, threads: int | None = None, library: OpLibrary | None = None
+    ) -> Engine:
+        """Verifies the folder at `path` (ModelFolderError where it is not whole) and opens it."""
+        return cls(ModelFolder.load(path), threads=threads, library=library)
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.folder.manifest
+
+    def predict(self, texts: Sequence[str]) -> Answer:
+        """Classifies `texts`; any number, none included. Texts must not hold lone surrogates."""
+        started = perf_counter()
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        tokenized = perf_counter()
+        probabilities = softmax(self.logits([encoding.ids for encoding in encodings]))
+        finished = perf_counter()
+        predictions = [
+            self._prediction(row, encoding)
+            for row, encoding in zip(probabilities.tolist(), encodings, strict=True)
+        ]
+        timing = Timing(0.0, 1e3 * (tokenized - started), 1e3 * (finished - tokenized))
+        return Answer(predictions, timing)
+
+    def logits(self, sequences: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """Runs the graph over sequences of token ids; returns logits float32 [B, C]."""
+        rows = [
+            self._run(sequences[first:last])
+            for first, last in packs([len(ids) for ids in sequences], self._pack_tokens)
+        ]
+        return np.concatenate(rows) if rows else np.empty((0, len(self.manifest.labels)), "f4")
+
+    def warm_up(self) -> None:
+        """Runs a short and a long text, so that the first caller does not pay for allocations.
+
+        Raises ModelFolderError where the model does not give one finite score for each label.
+        """
+        long_text = "warm " * self.manifest.max_tokens
+        encodings = self._tokenizer.encode_batch_fast(["warm", long_text])
+        logits = self.logits([encoding.ids for encoding in encodings])
+        expected = (2, len(self.manifest.labels))
+        if logits.shape != expected or not np.isfinite(logits).all():
+            raise ModelFolderError(
+                f"{self.folder.model} gives no finite score for each of the labels "
+                f"{', '.join(self.manifest.labels)}: logits of shape {list(logits.shape)}, "
+                f"expected {list(expected)}; export it again"
+            )
+
+    def _run(self, sequences: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        lengths = [len(ids) for ids in sequences]
+        cu_seqlens = np.zeros(len(lengths) + 1, np.int32)
+        np.cumsum(lengths, out=cu_seqlens[1:])
+        input_ids = np.fromiter((i for ids in sequences for i in ids), np.int64, cu_seqlens[-1])
+        feeds = {"input_ids": input_ids, "cu_seqlens": cu_seqlens}
+        (logits,) = self._session.run(["logits"], feeds)
+        result: npt.NDArray[np.float32] = logits
+        return result
+
+    def _prediction(self, row: list[float], encoding: Encoding) -> Prediction:
+        scores = dict(zip(self.manifest.labels, row, strict=True))
+        label = max(scores, key=scores.__getitem__)
+        truncated = bool(encoding.overflowing)  # what truncation cut off, in further encodings
+        return Prediction(label, scores[label], scores, len(encoding.ids), truncated)
+
+
+def packs(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
+    """Cuts sequences of these lengths, in order, into runs [first, last) of at most `limit` tokens.
+
+    A sequence that is longer than the limit by itself makes a run of its own.
+    """
+    cuts, tokens = [0], 0
+    for index, length in enumerate(lengths):
+        if index > cuts[-1] and tokens + length > limit:
+            cuts.append(index)
+            tokens = 0
+        tokens += length
+    return pairwise([*cuts, len(lengths)] if lengths else [])
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Probabilities of each row of logits [B, C], in double precision."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    result: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return result
+
+
+def _tokenizer(folder: ModelFolder) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(folder.tokenizer))
+    except Exception as error:  # tokenizers raises bare Exceptions
+        raise ModelFolderError(f"{folder.tokenizer} is no tokenizer: {error}") from None
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(folder.manifest.max_tokens)
+    return tokenizer

@@ -1,0 +1,100 @@
+"""The model folders that are held at once, by name: at least one, usually `dense` and `sparse`.
+
+A variant is a sub-folder with a manifest; its name is the sub-folder's. One bad folder stops the
+start with a line that names it: a service that silently lacks a model would be worse.
+
+    variants = Variants.load(Path("service/models"))
+    variants.default.predict(["Well made."])
+    variants["dense"].manifest.measured
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from export.op_library import OpLibrary, find_op_library
+
+from export.errors import ModelFolderError
+from export.manifest import MANIFEST_FILE, ModelFolder
+from service.engine import Engine
+from service.errors import ModelsError
+
+DEFAULT_VARIANT = "sparse"  # where there is one; else the first by name
+BASELINE_VARIANT = "dense"  # what the others are compared with, where there is one
+
+logger = logging.getLogger("crisp.service")
+
+
+class Variants(Mapping[str, Engine]):
+    """Engines by variant name, in the order of their names."""
+
+    def __init__(self, engines: Mapping[str, Engine], library: OpLibrary) -> None:
+        if not engines:
+            raise ModelsError("no model folder given; make one with `crisp export`")
+        self._engines = dict(sorted(engines.items()))
+        self.library = library
+
+    @classmethod
+    def load(cls, models: Path, *, threads: int | None = None) -> Variants:
+        """Opens and warms up every model folder in `models`.
+
+        A folder that is a model folder itself counts as the only variant. Raises ModelsError where
+        there is none, or where one of them is missing a file, altered, or does not run.
+        """
+        library = find_op_library()
+        engines: dict[str, Engine] = {}
+        try:
+            for name, path in model_folders(models).items():
+                engines[name] = Engine(ModelFolder.load(path), threads=threads, library=library)
+                engines[name].warm_up()
+        except ModelFolderError as error:
+            raise ModelsError(str(error)) from error
+        if library.path is None:
+            logger.warning(
+                "the compiled operators are not in use, models run several times slower on their "
+                "standard ONNX bodies: %s",
+                library.reason,
+            )
+        return cls(engines, library)
+
+    @property
+    def default_name(self) -> str:
+        return DEFAULT_VARIANT if DEFAULT_VARIANT in self._engines else next(iter(self._engines))
+
+    @property
+    def baseline_name(self) -> str:
+        return BASELINE_VARIANT if BASELINE_VARIANT in self._engines else self.default_name
+
+    @property
+    def default(self) -> Engine:
+        return self._engines[self.default_name]
+
+    def __getitem__(self, name: str) -> Engine:
+        return self._engines[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._engines)
+
+    def __len__(self) -> int:
+        return len(self._engines)
+
+
+def model_folders(models: Path) -> dict[str, Path]:
+    """The model folders in `models` by variant name; raises ModelsError where there is none."""
+    if not models.is_dir():
+        raise ModelsError(
+            f"{models} is not a folder: expected one with a model folder for each variant; "
+            f"make one with `crisp export RUN --out {models}/NAME`"
+        )
+    if (models / MANIFEST_FILE).is_file():
+        return {models.resolve().name: models}
+    folders = {path.name: path for path in sorted(models.iterdir()) if path.is_dir()}
+    found = {name: path for name, path in folders.items() if (path / MANIFEST_FILE).is_file()}
+    if not found:
+        raise ModelsError(
+            f"{models} holds no model folder (a sub-folder with a {MANIFEST_FILE}); "
+            f"make one with `crisp export RUN --out {models}/NAME`"
+        )
+    return found
