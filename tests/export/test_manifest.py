@@ -138,7 +138,7 @@ def test_a_manifest_cannot_reach_outside_its_folder(folder: Path, name: str) -> 
     (folder / "inner" / "file").write_text("secret")
     facts = facts_of(folder.parent / "outside").model_dump()
     change_manifest(folder, lambda fields: fields["files"].update({name: facts}))
-    with pytest.raises(ModelFolderError, match="plain name|is missing"):
+    with pytest.raises(ModelFolderError, match=r"plain name|is missing"):
         ModelFolder.load(folder)
 
 
