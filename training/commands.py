@@ -1,9 +1,144 @@
-"""The `training` commands of the crisp command line."""
+"""The training commands: `crisp train` and `crisp evaluate`."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 
 def register(app: typer.Typer) -> None:
     """Adds this stage's commands to `app`."""
+    app.command()(train)
+    app.command()(evaluate)
+
+
+def train(
+    data: Annotated[
+        list[str],
+        typer.Option(
+            help="Training texts: a TSV, CSV, JSONL or Parquet file with a text and a label "
+            "column, or the name of a data set on the Hugging Face hub. May be given several times."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of this run, e.g. runs/sparse.")],
+    dev: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Held-out texts, measured after each epoch. Several times for several sets. "
+            "[default: the hub's validation split, or 5 % of the data]"
+        ),
+    ] = None,
+    base: Annotated[
+        str,
+        typer.Option(
+            help="`minilm` (needs no network), a hub name such as distilbert-base-uncased, or a "
+            "folder with a DistilBERT."
+        ),
+    ] = "minilm",
+    attention: Annotated[
+        str, typer.Option(help="Attention pattern: dense, topk, band or block.")
+    ] = "topk",
+    density: Annotated[
+        float | None,
+        typer.Option(help="topk: share of the links that each query keeps. [default: 0.2]"),
+    ] = None,
+    k: Annotated[int | None, typer.Option(help="topk: links a query, instead of a share.")] = None,
+    window: Annotated[int | None, typer.Option(help="band: full width, an odd number.")] = None,
+    size: Annotated[int | None, typer.Option(help="block: tokens a block.")] = None,
+    globals_: Annotated[
+        int | None,
+        typer.Option("--globals", help="band, block: first tokens that see and are seen by all."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of the new head, the order and the dropout.")] = 0,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
+    batch_size: Annotated[int, typer.Option(help="Texts a batch, at most.")] = 32,
+    batch_tokens: Annotated[int, typer.Option(help="Padded tokens a batch, at most.")] = 8192,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of a text; the rest is cut off.")] = 512,
+    attention_dropout: Annotated[float, typer.Option(help="Dropout of attention links.")] = 0.1,
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, or auto: bf16 where the hardware multiplies it.")
+    ] = "auto",
+    text_column: Annotated[
+        str | None, typer.Option(help="Column of the texts, where it isn't sentence or text.")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of the labels, where it isn't label.")
+    ] = None,
+) -> None:
+    """Fine-tunes a DistilBERT-architecture classifier with sparse attention.
+
+    Killed at any moment, the same command goes on from its last checkpoint.
+
+    Examples:
+
+        crisp train --data train.tsv --dev dev.tsv --out runs/sparse
+
+        crisp train --data stanfordnlp/sst2 --base distilbert-base-uncased --attention dense
+        --out runs/dense
+
+        torchrun --nproc-per-node 2 -m crisp train --data train.tsv --out runs/sparse
+    """
+    from training.config import TrainingSettings
+    from training.pattern import AttentionPattern
+
+    if attention == "topk" and density is None and k is None:
+        density = 0.2
+    pattern = AttentionPattern(attention, density, k, window, size, globals_)
+    settings = TrainingSettings(
+        data=tuple(data),
+        dev=tuple(dev or ()),
+        base=base,
+        attention=pattern,
+        epochs=epochs,
+        seed=seed,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        batch_tokens=max(batch_tokens, max_tokens),
+        max_tokens=max_tokens,
+        attention_dropout=attention_dropout,
+        precision=precision,  # type: ignore[arg-type]  # checked by TrainingSettings
+        text_column=text_column,
+        label_column=label_column,
+    )
+    quieten()
+    from training.finetune import finetune
+
+    record = finetune(settings, out)
+    if int(os.environ.get("RANK", "0")) == 0:
+        typer.echo(f"{out}: {pattern}, {record.seconds:.0f} s")
+        for name, values in record.history[-1].items():
+            if name != "epoch":
+                typer.echo(f"  {name}: accuracy {values['accuracy']:.4f}, loss {values['loss']:.4f}")
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    data: Annotated[list[str], typer.Option(help="Labelled texts; several times for several.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    split: Annotated[str, typer.Option(help="Split, of a hub data set.")] = "validation",
+) -> None:
+    """Measures a run: accuracy with its 95 % interval, confusion matrix, loss, calibration error.
+
+    Example:
+
+        crisp evaluate runs/sparse --data dev.tsv
+    """
+    quieten()
+    from training.evaluate import evaluate_run, print_report
+
+    reports = evaluate_run(run, data, split=split)
+    print_report(reports, as_json=as_json)
+
+
+def quieten() -> None:
+    """Keeps the libraries' notices and bars out of our users' terminals."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()

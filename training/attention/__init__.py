@@ -1,0 +1,1 @@
+"""Sparse attention patterns as plain torch: the reference that every later stage is held against."""

@@ -1,0 +1,131 @@
+"""What a training run is asked to do, and the record that it leaves: `run.json` beside its weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from training.errors import RunError, TrainingError
+from training.pattern import AttentionPattern
+
+RUN_FILE = "run.json"
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything that decides the outcome of a run. Raises TrainingError for senseless values."""
+
+    data: tuple[str, ...]  # training files or hub names
+    dev: tuple[str, ...] = ()  # held-out files; none: the hub's validation split, or 5 % of data
+    base: str = "minilm"  # minilm, a hub name, or a folder
+    attention: AttentionPattern = field(default_factory=AttentionPattern)
+    epochs: int = 3
+    seed: int = 0
+    learning_rate: float = 5e-5  # peak; linear warm-up, then linear decay to 0
+    warmup: float = 0.06  # share of the steps
+    weight_decay: float = 0.01
+    batch_size: int = 32  # examples at most
+    batch_tokens: int = 8192  # padded tokens at most, over all examples of a batch
+    max_tokens: int = 512  # of a text; the rest is cut off
+    attention_dropout: float = 0.1
+    precision: Precision = "auto"  # auto: bf16 where the processor multiplies it in hardware
+    text_column: str | None = None
+    label_column: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise TrainingError("no training data: name a file or hub data set with --data")
+        for name in ("epochs", "batch_size", "batch_tokens"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.max_tokens < 3:
+            raise TrainingError(f"max_tokens must be at least 3, got {self.max_tokens}")
+        if self.batch_tokens < self.max_tokens:
+            raise TrainingError(
+                f"batch_tokens ({self.batch_tokens}) must hold one text of max_tokens "
+                f"({self.max_tokens})"
+            )
+        if self.learning_rate <= 0:
+            raise TrainingError(f"learning_rate must be positive, got {self.learning_rate}")
+        for name in ("warmup", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise TrainingError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise TrainingError(f"precision must be auto, fp32 or bf16, got {self.precision!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "attention": self.attention.to_dict(),
+            "data": list(self.data),
+            "dev": list(self.dev),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainingSettings:
+        known = {f.name for f in fields(cls)}
+        kept = {key: value for key, value in values.items() if key in known}
+        kept["attention"] = AttentionPattern.from_dict(values["attention"])
+        return cls(**kept | {"data": tuple(values["data"]), "dev": tuple(values["dev"])})
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """A data set that a run read: its name, number of examples used, and sha256."""
+
+    name: str
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished run: what was asked, what was read, and what came out epoch by epoch."""
+
+    settings: TrainingSettings
+    label_names: tuple[str, ...]
+    data: tuple[DataRecord, ...]
+    dev: tuple[DataRecord, ...]
+    dropped_overlap: int  # training texts dropped because they also stand in a dev set
+    history: tuple[dict[str, Any], ...]  # one entry an epoch: accuracy and loss on train and dev
+    seconds: float  # wall time of the training loop (of its last part, where it was resumed)
+    versions: dict[str, str]
+
+    def save(self, folder: Path) -> None:
+        values = asdict(self) | {"settings": self.settings.to_dict()}
+        write_atomically(folder / RUN_FILE, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> RunRecord:
+        """Raises RunError where `folder` holds no finished run."""
+        file = folder / RUN_FILE
+        if not file.is_file():
+            raise RunError(
+                f"{folder} holds no finished run (no {RUN_FILE}); make one with `crisp train`, "
+                "or give the same `crisp train` command again to finish it"
+            )
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            return cls(
+                settings=TrainingSettings.from_dict(values["settings"]),
+                label_names=tuple(values["label_names"]),
+                data=tuple(DataRecord(**entry) for entry in values["data"]),
+                dev=tuple(DataRecord(**entry) for entry in values["dev"]),
+                dropped_overlap=values["dropped_overlap"],
+                history=tuple(values["history"]),
+                seconds=values["seconds"],
+                versions=values["versions"],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{file} is not a run record of this version: {error!r}") from None
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Writes `file` whole or not at all."""
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, file)

@@ -1,0 +1,353 @@
+"""Fine-tunes a classifier through transformers' Trainer, resumably, into a run folder.
+
+    finetune(TrainingSettings(data=("train.tsv",), attention=AttentionPattern("topk", density=0.2)),
+             Path("runs/sparse"))
+
+The folder gets its weights, tokenizer and config at the end, and `run.json` last of all: a folder
+with `run.json` is finished. Until then `checkpoints/` holds what is needed to go on after a kill.
+Spread over processes with `torchrun --nproc-per-node 2 -m crisp train ...`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import (
+    EvalPrediction,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from training.batches import BucketLoader, Encodings, LengthBuckets, pad
+from training.config import RUN_FILE, DataRecord, RunRecord, TrainingSettings, write_atomically
+from training.data import (
+    FILE_TYPES,
+    LabelledTexts,
+    read_examples,
+    require_several_classes,
+    without_overlap,
+)
+from training.errors import DataError, RunError
+from training.model import load_base
+
+CHECKPOINTS = "checkpoints"
+SETTINGS_FILE = "settings.json"
+TRAIN_SAMPLE = 1000  # training texts on which the accuracy after each epoch is measured
+_PACKAGES = ("torch", "transformers", "accelerate", "numpy")
+
+
+def finetune(settings: TrainingSettings, out: Path, *, save_minutes: float = 2.0) -> RunRecord:
+    """Runs `settings` to the end, from the last checkpoint in `out` where there is one.
+
+    Raises TrainingError (DataError, BaseModelError, RunError) before any long work begins.
+    """
+    _claim(out, settings)
+    train, dev, dropped = load_data(settings)
+    model, tokenizer = load_base(
+        settings.base, train[0].label_names, settings.attention, seed=settings.seed
+    )
+    limit = min(settings.max_tokens, model.config.max_position_embeddings)
+    model.config.attention_dropout = settings.attention_dropout
+    for layer in model.distilbert.transformer.layer:
+        layer.attention.dropout.p = settings.attention_dropout
+    encoded = [encode(texts, tokenizer, limit) for texts in train]
+    pool = Encodings(
+        [ids for part in encoded for ids in part.input_ids],
+        [label for part in encoded for label in part.labels],
+    )
+    evaluated = {f"dev{i}": encode(texts, tokenizer, limit) for i, texts in enumerate(dev)}
+    trainer = _BucketTrainer(
+        model=model,
+        args=_arguments(settings, out),
+        train_dataset=pool,
+        eval_dataset={"train": _sample(pool, settings.seed)} | evaluated,
+        data_collator=pad,
+        compute_metrics=_accuracy,
+        callbacks=[_CheckpointByTime(save_minutes)],
+    )
+    trainer.settings = settings
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_Progress([texts.name for texts in dev]))
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=last_checkpoint(out / CHECKPOINTS))
+    record = RunRecord(
+        settings=settings,
+        label_names=train[0].label_names,
+        data=_records(train),
+        dev=_records(dev),
+        dropped_overlap=dropped,
+        history=_history(trainer.state, [texts.name for texts in dev]),
+        seconds=round(time.monotonic() - started, 1),
+        versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+    )
+    if trainer.is_world_process_zero():
+        model.config.architectures = [type(model).__name__]
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(out)
+        tokenizer.save_pretrained(out)
+        record.save(out)
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        (out / SETTINGS_FILE).unlink(missing_ok=True)
+    return record
+
+
+def load_data(
+    settings: TrainingSettings,
+) -> tuple[list[LabelledTexts], list[LabelledTexts], int]:
+    """The training sets, the held-out sets, and how many training texts were dropped because they
+    also stand in a held-out set."""
+    columns = {"text_column": settings.text_column, "label_column": settings.label_column}
+    train = [read_examples(source, **columns) for source in settings.data]
+    names = train[0].label_names
+    for texts in train:
+        if texts.label_names != names:
+            raise DataError(f"{texts.name} has labels {texts.label_names}, {train[0].name} {names}")
+        require_several_classes(texts)
+    dev = [
+        read_examples(source, split="validation", label_names=names, **columns)
+        for source in settings.dev
+    ]
+    if not dev and all(Path(s).suffix.lower() not in FILE_TYPES for s in settings.data):
+        dev = [read_examples(s, split="validation", label_names=names) for s in settings.data]
+    if not dev:
+        train, dev = _hold_out(train, settings.seed)
+    cleaned = [without_overlap(texts, dev) for texts in train]
+    for texts, _ in cleaned:
+        if len(texts) < 2:
+            raise DataError(f"{texts.name}: fewer than two texts are left to train on")
+    return [texts for texts, _ in cleaned], dev, sum(dropped for _, dropped in cleaned)
+
+
+def encode(texts: LabelledTexts, tokenizer: PreTrainedTokenizerFast, limit: int) -> Encodings:
+    """Token ids with [CLS] and [SEP], cut to `limit` tokens."""
+    batch = tokenizer([e.text for e in texts.examples], truncation=True, max_length=limit)
+    tokenizer.backend_tokenizer.no_truncation()  # it would be saved with the run
+    return Encodings(batch["input_ids"], [e.label for e in texts.examples])
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end, if any.
+
+    Trainer writes trainer_state.json after everything else of a checkpoint.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    for checkpoint in reversed(found):
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            continue
+        return str(checkpoint)
+    return None
+
+
+class _BucketTrainer(Trainer):  # type: ignore[misc]
+    """Trainer with length-bucketed batches, whose shares for each process we make ourselves."""
+
+    settings: TrainingSettings
+
+    def get_train_dataloader(self) -> BucketLoader:
+        assert isinstance(self.train_dataset, Encodings)
+        buckets = LengthBuckets(
+            self.train_dataset.lengths,
+            batch_size=self.settings.batch_size,
+            batch_tokens=self.settings.batch_tokens,
+            seed=self.settings.seed,
+            rank=self.args.process_index,
+            world=self.args.world_size,
+        )
+        return BucketLoader(self.train_dataset, batch_sampler=buckets, collate_fn=pad)
+
+
+def _claim(out: Path, settings: TrainingSettings) -> None:
+    """Makes `out` the folder of these settings, or says why it cannot be."""
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    if (out / RUN_FILE).exists():
+        raise RunError(f"{out} holds a finished run; give another --out, or remove it first")
+    asked = json.loads(json.dumps(settings.to_dict()))
+    file = out / SETTINGS_FILE
+    if file.is_file():
+        found = json.loads(file.read_text(encoding="utf-8"))
+        differing = [key for key in asked if found.get(key) != asked[key]]
+        if differing:
+            first = differing[0]
+            raise RunError(
+                f"{out} holds an unfinished run with other settings ({first}: "
+                f"{found.get(first)!r} there, {asked[first]!r} now); give another --out, or remove it"
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise RunError(f"{out} is not empty and holds no run; give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, json.dumps(asked, indent=2) + "\n")
+
+
+def _hold_out(
+    train: list[LabelledTexts], seed: int
+) -> tuple[list[LabelledTexts], list[LabelledTexts]]:
+    """Splits 5 % (at least 1 text) off each training set, seeded."""
+    rest, held = [], []
+    for texts in train:
+        order = np.random.default_rng(seed).permutation(len(texts))
+        n = max(1, len(texts) // 20)
+        for part, indices, name in (
+            (held, order[:n], f"{texts.name} (5 % held out)"),
+            (rest, order[n:], texts.name),
+        ):
+            examples = tuple(texts.examples[int(i)] for i in np.sort(indices))
+            part.append(dataclasses.replace(texts, name=name, examples=examples))
+    return rest, held
+
+
+def _arguments(settings: TrainingSettings, out: Path) -> TrainingArguments:
+    gpu = torch.cuda.is_available()
+    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1  # as torchrun says
+    precision = settings.precision
+    if precision == "auto":
+        in_hardware = torch.cuda.is_bf16_supported() if gpu else torch.cpu._is_amx_tile_supported()
+        precision = "bf16" if in_hardware else "fp32"
+    return TrainingArguments(
+        output_dir=str(out / CHECKPOINTS),
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        optim="adamw_torch_fused",
+        per_device_eval_batch_size=16,
+        bf16=precision == "bf16",
+        use_cpu=not gpu,
+        ddp_backend="gloo" if distributed and not gpu else None,
+        seed=settings.seed,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=2,
+        logging_steps=10,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=gpu,
+        ddp_find_unused_parameters=False,
+    )
+
+
+def _sample(pool: Encodings, seed: int) -> Encodings:
+    """A fixed part of the training texts, on which each epoch's training accuracy is measured."""
+    order = np.random.default_rng(seed).permutation(len(pool))[:TRAIN_SAMPLE]
+    chosen = sorted(order.tolist(), key=lambda i: pool.lengths[i])
+    return Encodings([pool.input_ids[i] for i in chosen], [pool.labels[i] for i in chosen])
+
+
+def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    logits = prediction.predictions
+    return {"accuracy": float((np.argmax(logits, axis=-1) == prediction.label_ids).mean())}
+
+
+def _records(sets: list[LabelledTexts]) -> tuple[DataRecord, ...]:
+    return tuple(DataRecord(texts.name, len(texts), texts.sha256) for texts in sets)
+
+
+def _history(state: TrainerState, dev_names: list[str]) -> tuple[dict[str, Any], ...]:
+    """Accuracy and loss after each epoch, from Trainer's log."""
+    names = {"train": f"train (sample of at most {TRAIN_SAMPLE})"}
+    names |= {f"dev{i}": name for i, name in enumerate(dev_names)}
+    epochs: dict[int, dict[str, Any]] = {}
+    for entry in state.log_history:
+        for key, name in names.items():
+            if f"eval_{key}_accuracy" in entry:
+                epoch = epochs.setdefault(round(entry["epoch"]), {"epoch": round(entry["epoch"])})
+                epoch[name] = {
+                    "accuracy": entry[f"eval_{key}_accuracy"],
+                    "loss": entry[f"eval_{key}_loss"],
+                }
+    return tuple(epochs[epoch] for epoch in sorted(epochs))
+
+
+class _CheckpointByTime(TrainerCallback):  # type: ignore[misc]
+    """Saves every so many minutes: a kill costs the same time whatever a step takes."""
+
+    def __init__(self, minutes: float) -> None:
+        self.seconds, self.saved = minutes * 60, time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        del state
+        due = torch.tensor(int(time.monotonic() - self.saved >= self.seconds), device=args.device)
+        if args.world_size > 1:  # all processes save together, when the first one says so
+            torch.distributed.broadcast(due, src=0)
+        if due:
+            control.should_save = True
+            self.saved = time.monotonic()
+
+
+class _Progress(TrainerCallback):  # type: ignore[misc]
+    """A progress bar over the steps, with the loss and the accuracies of the last epoch."""
+
+    def __init__(self, dev_names: list[str]) -> None:
+        self.dev_names, self.bar, self.facts = dev_names, None, {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        del args, control
+        if state.is_world_process_zero:
+            patience = 0.5 if sys.stderr.isatty() else 30.0
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                unit="step",
+                mininterval=patience,
+                desc="training",
+            )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        del args, control
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        del args, state, control
+        if self.bar is None or not logs:
+            return
+        if "loss" in logs:
+            self.facts["loss"] = f"{float(logs['loss']):.3f}"
+        for i, name in enumerate(["train", *self.dev_names]):
+            key = f"eval_{'train' if i == 0 else f'dev{i - 1}'}_accuracy"
+            if key in logs:
+                self.facts[name] = f"{100 * logs[key]:.2f}%"
+                self.bar.write(
+                    f"epoch {logs['epoch']:.0f}: accuracy on {name} {self.facts[name]}",
+                    file=sys.stderr,
+                )
+        self.bar.set_postfix(self.facts, refresh=False)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        del args, state, control
+        if self.bar is not None:
+            self.bar.close()

@@ -1,0 +1,119 @@
+"""Builds, loads and saves a classifier together with its attention pattern.
+
+transformers' `save_pretrained` keeps our pattern in config.json but reloads with sdpa, which would
+silently ignore it; models therefore pass only through `load_base` and `load_checkpoint`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
+
+from training.attention.registry import CONFIG_FIELD, IMPLEMENTATION, register_attention
+from training.errors import BaseModelError, RunError
+from training.minilm import minilm_config, minilm_folder, minilm_state
+from training.pattern import AttentionPattern
+
+MINILM = "minilm"
+MODEL_INPUTS = ["input_ids", "attention_mask"]  # DistilBERT would swallow token_type_ids
+
+
+def load_base(
+    base: str, label_names: Sequence[str], pattern: AttentionPattern, *, seed: int = 0
+) -> tuple[DistilBertForSequenceClassification, PreTrainedTokenizerFast]:
+    """A classifier with a fresh head on the encoder `base`: `minilm`, a hub name, or a folder.
+
+    The head is drawn with `seed`. Raises BaseModelError where the base cannot be had or is no
+    DistilBERT.
+    """
+    register_attention()
+    torch.manual_seed(seed)
+    settings: dict[str, Any] = {
+        "num_labels": len(label_names),
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: i for i, name in enumerate(label_names)},
+        CONFIG_FIELD: pattern.to_dict(),
+    }
+    if base == MINILM:
+        config = minilm_config()
+        for key, value in settings.items():
+            setattr(config, key, value)
+        config._attn_implementation = IMPLEMENTATION
+        model = DistilBertForSequenceClassification(config)
+        model.distilbert.load_state_dict(minilm_state())
+        return model, _tokenizer(minilm_folder())
+    config = _config_of(base)
+    for key, value in settings.items():
+        setattr(config, key, value)
+    try:
+        model = DistilBertForSequenceClassification.from_pretrained(
+            base, config=config, attn_implementation=IMPLEMENTATION, dtype=torch.float32
+        )
+        return model, _tokenizer(base)
+    except (OSError, ValueError) as error:
+        raise _unreachable(base, error) from None
+
+
+def _config_of(base: str) -> DistilBertConfig:
+    try:
+        config = AutoConfig.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise _unreachable(base, error) from None
+    if not isinstance(config, DistilBertConfig):
+        # transformers would load a BERT folder with a warning and a random encoder.
+        raise BaseModelError(
+            f"base {base!r} is a {config.model_type} model; crisp trains DistilBERT models, e.g. "
+            "distilbert-base-uncased or minilm"
+        )
+    return config
+
+
+def load_checkpoint(
+    folder: Path,
+) -> tuple[DistilBertForSequenceClassification, PreTrainedTokenizerFast, AttentionPattern]:
+    """The classifier of a run folder, in evaluation mode, with the attention it was trained with.
+
+    Raises RunError where the folder holds no finished run.
+    """
+    register_attention()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise RunError(f"{folder} holds no finished run: it has no {name}; see `crisp train`")
+    config = AutoConfig.from_pretrained(folder)
+    if not isinstance(config, DistilBertConfig) or not hasattr(config, CONFIG_FIELD):
+        raise RunError(f"{folder}/config.json names no attention pattern: not a run of crisp train")
+    model = DistilBertForSequenceClassification.from_pretrained(
+        folder, config=config, attn_implementation=IMPLEMENTATION, dtype=torch.float32
+    )
+    pattern = AttentionPattern.from_dict(getattr(config, CONFIG_FIELD))
+    return model.eval(), _tokenizer(folder), pattern
+
+
+def label_names_of(model: DistilBertForSequenceClassification) -> tuple[str, ...]:
+    return tuple(model.config.id2label[i] for i in range(model.config.num_labels))
+
+
+def _tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
+    tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, model_input_names=MODEL_INPUTS)
+    # A tokenizer.json may carry padding and truncation of its own (MiniLM's: 128 tokens).
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def _unreachable(base: str, error: Exception) -> BaseModelError:
+    reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+    return BaseModelError(
+        f"cannot load base {base!r} ({reason.strip()}). It takes a DistilBERT folder or hub name; "
+        "without a network, use --base minilm"
+    )
