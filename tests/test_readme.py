@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -125,6 +126,21 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> N
     pytest.fail(f"the server does not answer at {url}:\n{log.read_text(errors='replace')[-4000:]}")
 
 
+def tree_entries(markdown: str) -> list[str]:
+    """The paths of the file tree: lines such as `crisp.py   what it is for`, deeper ones indented
+    by two, in the section `What is where`."""
+    section = markdown.partition("## What is where")[2].partition("\n## ")[0]
+    paths, folder = [], ""
+    for line in section.splitlines():
+        entry = re.fullmatch(r"( {2})?(\S+\.\w+|\S+/) {2,}\S.*", line)
+        if entry and entry[1]:
+            paths.append(folder + entry[2])
+        elif entry:
+            folder = entry[2]
+            paths.append(folder)
+    return paths
+
+
 def crisp_command() -> str:
     command = shutil.which("crisp", path=str(BIN))
     if command is None:
@@ -182,6 +198,12 @@ def test_every_unmarked_block_is_run() -> None:
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
 def test_links_lead_to_files(file: Path) -> None:
     assert broken_links(file) == []
+
+
+def test_the_file_tree_names_what_is_there() -> None:
+    named = tree_entries((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def test_every_decision_is_in_the_index() -> None:
@@ -293,6 +315,16 @@ def test_an_answer_resembles_what_a_document_shows(
     answer: object, shown: object, same: bool
 ) -> None:
     assert resembles(answer, shown) is same
+
+
+def test_a_file_tree_is_read_as_paths() -> None:
+    tree = "## What is where\n```text\na.py    one\nb/      two\n  c.py    three\n  d/  four\n```\n"
+    assert tree_entries(f"e.py   no\n{tree}\n## Test\nf.py   no\n") == [
+        "a.py",
+        "b/",
+        "b/c.py",
+        "b/d/",
+    ]
 
 
 def test_a_broken_link_is_found(tmp_path: Path) -> None:
