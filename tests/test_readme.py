@@ -318,7 +318,7 @@ def test_an_answer_resembles_what_a_document_shows(
 
 
 def test_a_file_tree_is_read_as_paths() -> None:
-    tree = "## What is where\n```text\na.py    one\nb/      two\n  c.py    three\n  d/  four\n```\n"
+    tree = "## What is where\na.py    one\nb/      two\n  c.py    three\n  d/  four\n"
     assert tree_entries(f"e.py   no\n{tree}\n## Test\nf.py   no\n") == [
         "a.py",
         "b/",
