@@ -1,0 +1,201 @@
+"""`crisp::SparseAttention` as a model-local function of standard ONNX operators.
+
+It travels in the model file, so that the file runs in any ONNX Runtime: with our library registered
+the compiled kernel is used, without it ONNX Runtime inlines this body. The body computes the scores
+of the whole pack, `[num_heads, T, T]`, under a mask, so it is several times slower on batches of
+long texts; its results equal the kernel's on finite input, ties included.
+
+    model.functions.append(sparse_attention_function(AttentionPattern("topk", density=0.2), 12))
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import FunctionProto, NodeProto, helper, numpy_helper
+
+from training.pattern import AttentionPattern
+
+DOMAIN = "crisp"
+DOMAIN_VERSION = 1
+OPERATOR = "SparseAttention"
+
+
+def attention_attributes(pattern: AttentionPattern, num_heads: int) -> dict[str, int | str]:
+    """The attributes of a `crisp::SparseAttention` node that carries out `pattern`."""
+    attributes: dict[str, int | str] = {"num_heads": num_heads, "pattern": pattern.name}
+    if pattern.name == "topk" and pattern.k is not None:
+        attributes["k"] = pattern.k
+    elif pattern.name == "topk":
+        attributes["density_num"], attributes["density_den"] = pattern.density_ratio
+    for name in ("window", "size", "globals"):
+        value = getattr(pattern, name)
+        if value is not None:
+            attributes[name] = value
+    return attributes
+
+
+def sparse_attention_function(
+    pattern: AttentionPattern, num_heads: int, opset: int = 18
+) -> FunctionProto:
+    """The function `crisp::SparseAttention(qkv, cu_seqlens) -> (context, received)`.
+
+    A model file holds one body for the operator, so the pattern and the number of heads are part of
+    the body; the attributes are declared all the same, for the kernel to read from the node.
+    `opset` is the version of the standard operators, 18 to 21: the model's own.
+    """
+    body = _Body()
+    attributes = attention_attributes(pattern, num_heads)
+    _sequences(body)
+    _scores(body, num_heads)
+    body.add("visible", "And", "same_sequence", _visible(body, pattern))
+    body.add("visible_scores", "Where", "visible", "scores", body.constant(-np.inf))
+    kept = _kept_scores(body, pattern, num_heads) if pattern.name == "topk" else "visible_scores"
+    body.add("probabilities", "Softmax", kept, axis=-1)
+    _outputs(body, num_heads)
+    return helper.make_function(
+        DOMAIN,
+        OPERATOR,
+        ["qkv", "cu_seqlens"],
+        ["context", "received"],
+        body.nodes,
+        [helper.make_opsetid("", opset)],
+        attributes=sorted(attributes),
+    )
+
+
+class _Body:
+    """The nodes of a function, each with one output that is named by the caller."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self._constants = 0
+
+    def add(self, output: str, operator: str, *inputs: str, **attributes: int | list[int]) -> str:
+        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def constant(self, value: float | int | list[int]) -> str:
+        """A float32 or int64 constant."""
+        array = np.asarray(value, np.float32 if isinstance(value, float) else np.int64)
+        name = f"constant_{self._constants}"
+        self._constants += 1
+        tensor: onnx.TensorProto = numpy_helper.from_array(array)
+        self.nodes.append(helper.make_node("Constant", [], [name], value=tensor))
+        return name
+
+
+def _sequences(body: _Body) -> None:
+    """`position` and `length` [T] of each token in its sequence, and `same_sequence` [T, T].
+
+    Here and below T counts one token more than the pack: a last one, in a sequence of its own, that
+    `_outputs` drops. So nothing is ever empty: ONNX Runtime fuses transposes into MatMul, and its
+    fused MatMul divides by zero on an empty tensor.
+    """
+    zero, one = body.constant(0), body.constant(1)
+    axis_0, axis_1 = body.constant([0]), body.constant([1])
+    body.add("qkv_and_last", "Pad", "qkv", body.constant([0, 0, 1, 0]))
+    body.add("tokens_1d", "Shape", "qkv_and_last", start=0, end=1)
+    body.add("tokens", "Squeeze", "tokens_1d")
+    body.add("pack_offsets", "Cast", "cu_seqlens", to=onnx.TensorProto.INT64)
+    body.add("offsets", "Concat", "pack_offsets", "tokens_1d", axis=0)
+    body.add("token", "Range", zero, "tokens", one)
+    body.add("token_column", "Unsqueeze", "token", axis_1)
+    # A token's sequence is the number of sequences that end at or before it.
+    body.add("ends", "Slice", "offsets", axis_1, body.constant([2**31]), axis_0)
+    body.add("ends_row", "Unsqueeze", "ends", axis_0)
+    body.add("has_ended", "GreaterOrEqual", "token_column", "ends_row")
+    body.add("has_ended_int", "Cast", "has_ended", to=onnx.TensorProto.INT64)
+    body.add("sequence", "ReduceSum", "has_ended_int", axis_1, keepdims=0)
+    body.add("sequence_row", "Unsqueeze", "sequence", axis_0)
+    body.add("sequence_column", "Unsqueeze", "sequence", axis_1)
+    body.add("same_sequence", "Equal", "sequence_column", "sequence_row")
+    body.add("start", "Gather", "offsets", "sequence")
+    body.add("next_sequence", "Add", "sequence", one)
+    body.add("end", "Gather", "offsets", "next_sequence")
+    body.add("length", "Sub", "end", "start")
+    body.add("position", "Sub", "token", "start")
+    body.add("position_row", "Unsqueeze", "position", axis_0)
+    body.add("position_column", "Unsqueeze", "position", axis_1)
+
+
+def _scores(body: _Body, num_heads: int) -> None:
+    """`scores` [num_heads, T, T] of all pairs, and `v_by_head` [num_heads, T, head_size]."""
+    heads, three = body.constant([num_heads]), body.constant([3])
+    body.add("width", "Shape", "qkv", start=1, end=2)
+    body.add("hidden", "Div", "width", three)
+    body.add("head_size", "Div", "hidden", heads)
+    body.add("split_shape", "Concat", "tokens_1d", three, heads, "head_size", axis=0)
+    body.add("qkv_split", "Reshape", "qkv_and_last", "split_shape")
+    for index, name in enumerate("qkv"):
+        body.add(name, "Gather", "qkv_split", body.constant(index), axis=1)
+    body.add("q_by_head", "Transpose", "q", perm=[1, 0, 2])
+    body.add("k_by_head", "Transpose", "k", perm=[1, 2, 0])
+    body.add("v_by_head", "Transpose", "v", perm=[1, 0, 2])
+    body.add("dots", "MatMul", "q_by_head", "k_by_head")
+    body.add("head_size_float", "Cast", "head_size", to=onnx.TensorProto.FLOAT)
+    body.add("root", "Sqrt", "head_size_float")
+    body.add("scale", "Reciprocal", "root")
+    # The scale comes after the dot products, as in the kernel: equal ones must tie.
+    body.add("scores", "Mul", "dots", "scale")
+
+
+def _visible(body: _Body, pattern: AttentionPattern) -> str:
+    """Name of a mask [T, T] or [1]: which keys a query may see by their positions alone."""
+    if pattern.name not in ("band", "block"):
+        return body.add("everywhere", "Cast", body.constant([1]), to=onnx.TensorProto.BOOL)
+    if pattern.name == "band":
+        assert pattern.window is not None
+        body.add("offset", "Sub", "position_column", "position_row")
+        body.add("distance", "Abs", "offset")
+        body.add("local", "LessOrEqual", "distance", body.constant(pattern.window // 2))
+    else:
+        assert pattern.size is not None
+        size = body.constant(pattern.size)
+        body.add("block_row", "Div", "position_row", size)
+        body.add("block_column", "Div", "position_column", size)
+        body.add("local", "Equal", "block_column", "block_row")
+    global_tokens = body.constant(pattern.global_tokens)
+    body.add("global_key", "Less", "position_row", global_tokens)
+    body.add("global_query", "Less", "position_column", global_tokens)
+    body.add("global", "Or", "global_key", "global_query")
+    return body.add("visible_by_position", "Or", "local", "global")
+
+
+def _kept_scores(body: _Body, pattern: AttentionPattern, num_heads: int) -> str:
+    """Name of the scores with all but each row's top k, and those that tie with it, at -inf."""
+    if pattern.k is not None:
+        body.add("kept", "Min", body.constant(pattern.k), "length")
+    else:
+        num, den = pattern.density_ratio
+        body.add("scaled_length", "Mul", "length", body.constant(num))
+        body.add("rounded_up", "Add", "scaled_length", body.constant(den - 1))
+        body.add("share", "Div", "rounded_up", body.constant(den))
+        body.add("kept", "Max", "share", body.constant(1))
+    # One TopK for the row that keeps most; each row's threshold is its own k-th.
+    body.add("most_kept", "ReduceMax", "kept", body.constant([0]), keepdims=1)
+    body.nodes.append(
+        helper.make_node("TopK", ["visible_scores", "most_kept"], ["highest", "highest_keys"])
+    )
+    body.add("last_kept", "Sub", "kept", body.constant(1))
+    body.add("last_kept_column", "Unsqueeze", "last_kept", body.constant([1]))
+    heads, one = body.constant([num_heads]), body.constant([1])
+    body.add("row_shape", "Concat", heads, "tokens_1d", one, axis=0)
+    body.add("last_kept_by_head", "Expand", "last_kept_column", "row_shape")
+    body.add("threshold", "GatherElements", "highest", "last_kept_by_head", axis=2)
+    body.add("reaches_threshold", "GreaterOrEqual", "visible_scores", "threshold")
+    none = body.constant(-np.inf)
+    return body.add("kept_scores", "Where", "reaches_threshold", "visible_scores", none)
+
+
+def _outputs(body: _Body, num_heads: int) -> None:
+    """`context` [T, H] and `received` [T], here without the token that `_sequences` added."""
+    begin, end, axis = body.constant([0]), body.constant([-1]), body.constant([0])
+    body.add("context_by_head", "MatMul", "probabilities", "v_by_head")
+    body.add("context_by_token", "Transpose", "context_by_head", perm=[1, 0, 2])
+    body.add("context_shape", "Concat", "tokens_1d", "hidden", axis=0)
+    body.add("context_and_last", "Reshape", "context_by_token", "context_shape")
+    body.add("context", "Slice", "context_and_last", begin, end, axis)
+    body.add("mass", "ReduceSum", "probabilities", body.constant([0, 1]), keepdims=0)
+    body.add("received_and_last", "Div", "mass", body.constant(float(num_heads)))
+    body.add("received", "Slice", "received_and_last", begin, end, axis)

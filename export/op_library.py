@@ -1,0 +1,122 @@
+"""Finds and loads the compiled operators, and opens models with them.
+
+The operator library is `export/ops/lib/libcrisp_ops.so`, which `make setup` builds. Where it is
+missing or does not load, models run on the standard operators that travel in their file, more
+slowly, and `OpLibrary.reason` says why and what to do. Needs onnxruntime only: no torch, no onnx.
+
+    library = find_op_library()
+    session = make_session(folder.model, threads=2, library=library)
+
+The environment variable CRISP_OP_LIBRARY names another library file, or `none` to do without.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime
+
+from export.errors import ModelFolderError
+
+ENVIRONMENT_VARIABLE = "CRISP_OP_LIBRARY"
+DEFAULT_PATH = Path(__file__).parent / "ops" / "lib" / "libcrisp_ops.so"
+
+_SLOWER = "models run on their built-in fallback, more slowly"
+
+
+@dataclass(frozen=True)
+class OpLibrary:
+    """The operator library that was found: its path, or None and the reason in one line.
+
+    Where there is a path, `reason` says where the library was found.
+    """
+
+    path: Path | None
+    reason: str
+
+    @property
+    def available(self) -> bool:
+        return self.path is not None
+
+
+def find_op_library() -> OpLibrary:
+    """The operator library of this installation, checked by loading it. Never raises."""
+    wanted = os.environ.get(ENVIRONMENT_VARIABLE, "")
+    if wanted.lower() == "none":
+        return OpLibrary(None, f"switched off by {ENVIRONMENT_VARIABLE}=none: {_SLOWER}")
+    if wanted:
+        path = Path(wanted).absolute()
+        if not path.is_file():
+            return OpLibrary(
+                None,
+                f"{ENVIRONMENT_VARIABLE} names {path}, which is not a file; correct or unset it: "
+                f"{_SLOWER}",
+            )
+        return _checked(path, f"named by {ENVIRONMENT_VARIABLE}")
+    if not DEFAULT_PATH.is_file():
+        return OpLibrary(
+            None, f"{DEFAULT_PATH} has not been built; run export/ops/build.sh: {_SLOWER}"
+        )
+    return _checked(DEFAULT_PATH, "built by export/ops/build.sh")
+
+
+def make_session(
+    model: Path, *, threads: int | None = None, library: OpLibrary | None = None
+) -> onnxruntime.InferenceSession:
+    """Opens `model` on the CPU, with the compiled operators where `library` has them.
+
+    `threads` is the number of threads that one call may use, by default that of the processors that
+    this process may run on; `library` defaults to `find_op_library()`. Raises ModelFolderError
+    where ONNX Runtime refuses the file.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    found = find_op_library() if library is None else library
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or _processors()
+    options.inter_op_num_threads = 1
+    # Spinning threads starve each other, and everything else, on a shared host.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        if found.path is not None:
+            options.register_custom_ops_library(str(found.path))
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the classes of onnxruntime's errors share no base but this one
+        raise ModelFolderError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot open {model}: {_first_line(error)}"
+        ) from error
+
+
+def _checked(path: Path, found: str) -> OpLibrary:
+    stat = path.stat()
+    problem = _load_problem(path, stat.st_mtime_ns, stat.st_size)
+    if problem:
+        return OpLibrary(
+            None,
+            f"{path} does not load ({problem}); build it on this machine with "
+            f"export/ops/build.sh: {_SLOWER}",
+        )
+    return OpLibrary(path, found)
+
+
+@functools.cache
+def _load_problem(path: Path, _mtime_ns: int, _size: int) -> str | None:
+    """Why the library does not load, or None; looked at once for each state of the file."""
+    try:
+        onnxruntime.SessionOptions().register_custom_ops_library(str(path))
+    except Exception as error:  # as above
+        return _first_line(error)
+    return None
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

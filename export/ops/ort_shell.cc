@@ -1,0 +1,188 @@
+// The ONNX Runtime side of the operator library: attributes and tensors in, Status out.
+// Everything that computes is in sparse_attention.h; nothing there knows of ONNX Runtime.
+#define ORT_API_MANUAL_INIT
+#include <onnxruntime_cxx_api.h>
+#undef ORT_API_MANUAL_INIT
+
+#include <exception>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "sparse_attention.h"
+
+namespace crisp {
+namespace {
+
+constexpr const char* kDomain = "crisp";
+
+int64_t attribute(const Ort::ConstKernelInfo& info, const char* name, int64_t otherwise) {
+  int64_t value = 0;
+  Ort::Status status(Ort::GetApi().KernelInfoGetAttribute_int64(info, name, &value));
+  return status.IsOK() ? value : otherwise;
+}
+
+Pattern pattern_of(const Ort::ConstKernelInfo& info) {
+  const std::string name = info.GetAttribute<std::string>("pattern");
+  Pattern pattern;
+  if (name == "dense") {
+    pattern.kind = PatternKind::kDense;
+  } else if (name == "topk") {
+    pattern.kind = PatternKind::kTopK;
+  } else if (name == "band") {
+    pattern.kind = PatternKind::kBand;
+  } else if (name == "block") {
+    pattern.kind = PatternKind::kBlock;
+  } else {
+    throw std::invalid_argument("attribute pattern must be dense, topk, band or block, got '" +
+                                name + "'");
+  }
+  pattern.density_num = attribute(info, "density_num", pattern.density_num);
+  pattern.density_den = attribute(info, "density_den", pattern.density_den);
+  pattern.k = attribute(info, "k", pattern.k);
+  pattern.window = attribute(info, "window", pattern.window);
+  pattern.size = attribute(info, "size", pattern.size);
+  pattern.globals = attribute(info, "globals", pattern.globals);
+  check_pattern(pattern);
+  return pattern;
+}
+
+// Runs `body` and turns what it throws into a Status: no exception may cross ONNX Runtime's C API.
+template <typename Body>
+OrtStatusPtr status_of(Body body) noexcept {
+  const char* const prefix = "crisp::SparseAttention: ";
+  try {
+    body();
+    return nullptr;
+  } catch (const std::invalid_argument& error) {
+    return Ort::Status((prefix + std::string(error.what())).c_str(), ORT_INVALID_ARGUMENT).release();
+  } catch (const std::bad_alloc&) {
+    return Ort::Status("crisp::SparseAttention: out of memory", ORT_FAIL).release();
+  } catch (const std::exception& error) {
+    return Ort::Status((prefix + std::string(error.what())).c_str(), ORT_FAIL).release();
+  }
+}
+
+std::string text_of(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (const int64_t size : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
+  return text + "]";
+}
+
+class SparseAttentionKernel {
+ public:
+  explicit SparseAttentionKernel(const OrtKernelInfo* handle) : isa_(choose_isa()) {
+    const Ort::ConstKernelInfo info(handle);
+    pattern_ = pattern_of(info);
+    num_heads_ = attribute(info, "num_heads", 0);
+    if (num_heads_ < 1) {
+      throw std::invalid_argument("attribute num_heads must be positive, got " +
+                                  std::to_string(num_heads_));
+    }
+  }
+
+  OrtStatusPtr ComputeV2(OrtKernelContext* handle) noexcept {
+    return status_of([&] { compute(Ort::KernelContext(handle)); });
+  }
+
+ private:
+  void compute(const Ort::KernelContext& context) const {
+    const Ort::ConstValue qkv = context.GetInput(0);
+    const Ort::ConstValue cu_seqlens = context.GetInput(1);
+    const std::vector<int64_t> shape = qkv.GetTensorTypeAndShapeInfo().GetShape();
+    const std::vector<int64_t> offsets = cu_seqlens.GetTensorTypeAndShapeInfo().GetShape();
+    if (shape.size() != 2 || shape[1] % (3 * num_heads_) != 0 || shape[1] == 0) {
+      throw std::invalid_argument("qkv must be [T, 3H] with H a multiple of num_heads " +
+                                  std::to_string(num_heads_) + ", got " + text_of(shape));
+    }
+    if (offsets.size() != 1) {
+      throw std::invalid_argument("cu_seqlens must be [B + 1], got " + text_of(offsets));
+    }
+    const int64_t tokens = shape[0];
+    const int64_t hidden = shape[1] / 3;
+    check_cu_seqlens(cu_seqlens.GetTensorData<int32_t>(), offsets[0], tokens);
+
+    Operands operands;
+    operands.qkv = qkv.GetTensorData<float>();
+    operands.cu_seqlens = cu_seqlens.GetTensorData<int32_t>();
+    operands.batch = offsets[0] - 1;
+    operands.num_heads = num_heads_;
+    operands.head_size = hidden / num_heads_;
+    operands.pattern = pattern_;
+    operands.context = context.GetOutput(0, {tokens, hidden}).GetTensorMutableData<float>();
+    operands.received = nullptr;
+    if (context.GetOutputCount() > 1) {
+      Ort::UnownedValue received = context.GetOutput(1, {tokens});
+      if (received) operands.received = received.GetTensorMutableData<float>();
+    }
+
+    sparse_attention(operands, isa_, [&](size_t tasks, const std::function<void(size_t)>& task) {
+      // As many batches as tasks: the threads of the session take the next one as they get free.
+      context.ParallelFor(
+          [](void* data, size_t i) { (*static_cast<const std::function<void(size_t)>*>(data))(i); },
+          tasks, tasks, const_cast<std::function<void(size_t)>*>(&task));
+    });
+  }
+
+  Isa isa_;
+  Pattern pattern_;
+  int64_t num_heads_;
+};
+
+struct SparseAttentionOp
+    : Ort::CustomOpBase<SparseAttentionOp, SparseAttentionKernel, /*WithStatus=*/true> {
+  const char* GetName() const { return "SparseAttention"; }
+
+  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
+    return status_of([&] { *kernel = new SparseAttentionKernel(info); });
+  }
+
+  size_t GetInputTypeCount() const { return 2; }
+  ONNXTensorElementDataType GetInputType(size_t index) const {
+    return index == 0 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32;
+  }
+
+  size_t GetOutputTypeCount() const { return 2; }
+  ONNXTensorElementDataType GetOutputType(size_t) const {
+    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  }
+  OrtCustomOpInputOutputCharacteristic GetOutputCharacteristic(size_t index) const {
+    return index == 0 ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
+  }
+
+  // Without it ONNX Runtime loses the ranks after this node, and with them its fusions.
+  static Ort::Status InferOutputShape(Ort::ShapeInferContext& context) {
+    const Ort::ShapeInferContext::Shape& qkv = context.GetInputShape(0);
+    if (qkv.size() != 2) return Ort::Status(nullptr);  // unknown; compute() checks
+    Ort::ShapeInferContext::SymbolicInteger hidden = int64_t{-1};
+    if (qkv[1].IsInt() && qkv[1].AsInt() > 0) hidden = qkv[1].AsInt() / 3;
+    Ort::Status status = context.SetOutputShape(0, {qkv[0], hidden});
+    if (!status.IsOK()) return status;
+    return Ort::Status(nullptr);
+  }
+};
+
+}  // namespace
+}  // namespace crisp
+
+extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
+    OrtSessionOptions* options, const OrtApiBase* base) {
+  const OrtApi* api = base->GetApi(ORT_API_VERSION);
+  if (api == nullptr) {
+    const std::string message = "the crisp operator library needs ONNX Runtime 1." +
+                                std::to_string(ORT_API_VERSION) + " or newer, this is " +
+                                base->GetVersionString();
+    return base->GetApi(1)->CreateStatus(ORT_FAIL, message.c_str());
+  }
+  Ort::InitApi(api);
+  return crisp::status_of([&] {
+    // One domain for all sessions. They hold bare pointers to it and may outlive every static object
+    // of this library, so it is never freed.
+    static const Ort::CustomOpDomain* const domain = [] {
+      auto* made = new Ort::CustomOpDomain(crisp::kDomain);
+      made->Add(new crisp::SparseAttentionOp());
+      return made;
+    }();
+    Ort::UnownedSessionOptions(options).Add(*domain);
+  });
+}

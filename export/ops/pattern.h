@@ -1,0 +1,39 @@
+// Attention patterns: which keys a query may see, and how many of them top-k keeps.
+//
+// The rules are those of training/pattern.py, in integers so that every stage agrees exactly.
+#pragma once
+
+#include <stdint.h>
+
+namespace crisp {
+
+enum class PatternKind { kDense, kTopK, kBand, kBlock };
+
+struct Pattern {
+  PatternKind kind = PatternKind::kDense;
+  int64_t density_num = 1;  // top-k by density: k = max(1, ceil(num * L / den))
+  int64_t density_den = 1;
+  int64_t k = 0;        // top-k by number, where positive: min(k, L)
+  int64_t window = 0;   // band: odd full width
+  int64_t size = 0;     // block: consecutive tokens in one block
+  int64_t globals = 0;  // band, block: leading tokens that see all and are seen by all
+};
+
+// The keys that one query sees: [0, globals_end) and [begin, end), positions within the sequence.
+struct VisibleKeys {
+  int64_t globals_end;
+  int64_t begin;
+  int64_t end;
+};
+
+// Throws std::invalid_argument, naming the attribute, where a number is out of range.
+void check_pattern(const Pattern& pattern);
+
+// Keys visible to the query at position `query` of a sequence of `length` tokens.
+VisibleKeys visible_keys(const Pattern& pattern, int64_t query, int64_t length);
+
+// Keys that a top-k query keeps, before ties, in a sequence of `length` tokens; all of them for
+// every other pattern.
+int64_t kept_keys(const Pattern& pattern, int64_t length);
+
+}  // namespace crisp
