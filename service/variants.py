@@ -1,7 +1,8 @@
 """The model folders that are held at once, by name: at least one, usually `dense` and `sparse`.
 
-A variant is a sub-folder with a manifest; its name is the sub-folder's. One bad folder stops the
-start with a line that names it: a service that silently lacks a model would be worse.
+Every sub-folder is a variant and its name is the variant's (hidden ones, and __pycache__, aside).
+One bad folder stops the start with a line that names it: a service that silently lacks a model
+would be worse.
 
     variants = Variants.load(Path("service/models"))
     variants.default.predict(["Well made."])
@@ -11,13 +12,12 @@ start with a line that names it: a service that silently lacks a model would be 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-
-from export.op_library import OpLibrary, find_op_library
 
 from export.errors import ModelFolderError
 from export.manifest import MANIFEST_FILE, ModelFolder
+from export.op_library import OpLibrary, find_op_library
 from service.engine import Engine
 from service.errors import ModelsError
 
@@ -52,16 +52,12 @@ class Variants(Mapping[str, Engine]):
         except ModelFolderError as error:
             raise ModelsError(str(error)) from error
         if library.path is None:
-            logger.warning(
-                "the compiled operators are not in use, models run several times slower on their "
-                "standard ONNX bodies: %s",
-                library.reason,
-            )
+            logger.warning("the compiled operators are not in use: %s", library.reason)
         return cls(engines, library)
 
     @property
     def default_name(self) -> str:
-        return DEFAULT_VARIANT if DEFAULT_VARIANT in self._engines else next(iter(self._engines))
+        return default_of(self._engines)
 
     @property
     def baseline_name(self) -> str:
@@ -90,11 +86,19 @@ def model_folders(models: Path) -> dict[str, Path]:
         )
     if (models / MANIFEST_FILE).is_file():
         return {models.resolve().name: models}
-    folders = {path.name: path for path in sorted(models.iterdir()) if path.is_dir()}
-    found = {name: path for name, path in folders.items() if (path / MANIFEST_FILE).is_file()}
+    found = {
+        path.name: path
+        for path in sorted(models.iterdir())
+        if path.is_dir() and not path.name.startswith((".", "__"))
+    }
     if not found:
         raise ModelsError(
-            f"{models} holds no model folder (a sub-folder with a {MANIFEST_FILE}); "
-            f"make one with `crisp export RUN --out {models}/NAME`"
+            f"{models} holds no model folder; make one with `crisp export RUN --out {models}/NAME`"
         )
     return found
+
+
+def default_of(names: Iterable[str]) -> str:
+    """The variant that answers where none is asked for."""
+    ordered = sorted(names)
+    return DEFAULT_VARIANT if DEFAULT_VARIANT in ordered else ordered[0]

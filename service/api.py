@@ -1,0 +1,177 @@
+"""The HTTP interface as a Starlette application: POST /predict, POST /compare, GET /models.
+
+`service/app.py` mounts it into the BentoML service, which adds health, metrics and packaging. The
+models run in a worker thread, a bounded number of runs at a time, so that the event loop goes on
+answering health probes meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import TypeVar
+
+import anyio
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from service.engine import Answer, Engine
+from service.errors import RequestError
+from service.middleware import error_response
+from service.openapi import document
+from service.schemas import (
+    CompareRequest,
+    CompareResponse,
+    Comparison,
+    ModelsResponse,
+    OperatorFacts,
+    PredictRequest,
+    PredictResponse,
+    VariantFacts,
+    parse,
+)
+from service.settings import Settings
+from service.variants import Variants
+
+R = TypeVar("R", bound=PredictRequest)
+
+
+class Api:
+    """The endpoints over the models of `settings`, which are loaded when the server starts."""
+
+    variants: Variants
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._document = document(settings)
+
+    def app(self) -> Starlette:
+        """The ASGI application; its lifespan loads and warms up the models, or raises."""
+        return Starlette(
+            routes=[
+                Route("/predict", self.predict, methods=["POST"]),
+                Route("/compare", self.compare, methods=["POST"]),
+                Route("/models", self.models, methods=["GET"]),
+                Route("/docs.json", self.docs, methods=["GET"]),
+                Route("/", self.nothing, methods=["GET"]),  # else BentoML's page would be here
+            ],
+            exception_handlers={RequestError: _request_error},
+            lifespan=self._lifespan,
+        )
+
+    async def predict(self, request: Request) -> Response:
+        asked = await self._parse(PredictRequest, request)
+        name = asked.variant or self.variants.default_name
+        answer = await self._run(self._engine(name), asked.texts)
+        return _json(
+            PredictResponse(variant=name, predictions=answer.predictions, timing=answer.timing)
+        )
+
+    async def compare(self, request: Request) -> Response:
+        asked = await self._parse(CompareRequest, request)
+        baseline = asked.variant or self.variants.baseline_name
+        self._engine(baseline)
+        answers = {
+            name: await self._run(engine, asked.texts) for name, engine in self.variants.items()
+        }
+        return _json(comparison(baseline, answers))
+
+    async def models(self, _: Request) -> Response:
+        library = self.variants.library
+        operators = OperatorFacts(
+            kernel="compiled" if library.path else "fallback", reason=library.reason
+        )
+        facts = {
+            name: VariantFacts(operators=operators, manifest=engine.manifest)
+            for name, engine in self.variants.items()
+        }
+        return _json(ModelsResponse(default=self.variants.default_name, variants=facts))
+
+    async def docs(self, _: Request) -> Response:
+        return JSONResponse(self._document)
+
+    async def nothing(self, _: Request) -> Response:
+        raise HTTPException(404)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        self._turns = anyio.CapacityLimiter(self.settings.runs_at_once)
+        self.variants = Variants.load(self.settings.models, threads=self.settings.threads)
+        yield
+
+    async def _parse(self, kind: type[R], request: Request) -> R:
+        media_type, _, parameters = request.headers.get("content-type", "").partition(";")
+        charset = parameters.strip().lower().replace('"', "")
+        if media_type.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
+            raise RequestError(
+                415,
+                "unsupported_media_type",
+                f"expected Content-Type: application/json (UTF-8), got "
+                f"{request.headers.get('content-type', 'none')[:100]!r}",
+            )
+        return parse(kind, await request.body(), self.settings.max_texts)
+
+    def _engine(self, name: str) -> Engine:
+        if name not in self.variants:
+            known = ", ".join(self.variants)
+            message = f"there is no variant {name[:40]!r}; known are {known}"
+            raise RequestError(422, "unknown_variant", message, field="variant")
+        return self.variants[name]
+
+    async def _run(self, engine: Engine, texts: Sequence[str]) -> Answer:
+        """Waits for a turn, then predicts in a thread; raises RequestError 503 after too long."""
+        asked = perf_counter()
+
+        def predict() -> Answer:
+            waited = perf_counter() - asked
+            answer = engine.predict(texts)
+            return replace(answer, timing=replace(answer.timing, queue_ms=1e3 * waited))
+
+        try:
+            # A run that has begun is not cut off: only waiting can be cancelled.
+            with anyio.fail_after(self.settings.max_wait_seconds):
+                return await anyio.to_thread.run_sync(predict, limiter=self._turns)
+        except TimeoutError:
+            raise RequestError(
+                503,
+                "overloaded",
+                f"no turn within {self.settings.max_wait_seconds:g} seconds: try again later",
+                retry_after=1,
+            ) from None
+
+
+def comparison(baseline: str, answers: dict[str, Answer]) -> CompareResponse:
+    """The answers of every variant to the same texts, side by side."""
+    labels = {name: [p.label for p in answer.predictions] for name, answer in answers.items()}
+    by_text = zip(*(answer.predictions for answer in answers.values()), strict=True)
+    return CompareResponse(
+        baseline=baseline,
+        comparisons=[
+            Comparison(
+                agree=len({prediction.label for prediction in row}) == 1,
+                predictions=dict(zip(answers, row, strict=True)),
+            )
+            for row in by_text
+        ],
+        agreement={
+            name: sum(map(str.__eq__, own, labels[baseline])) / len(own)
+            for name, own in labels.items()
+            if name != baseline
+        },
+        timing={name: answer.timing for name, answer in answers.items()},
+    )
+
+
+def _json(response: BaseModel) -> Response:
+    return Response(response.model_dump_json(), media_type="application/json")
+
+
+async def _request_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return error_response(error)

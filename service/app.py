@@ -1,0 +1,56 @@
+"""The BentoML service: its server, health, metrics and packaging around the HTTP interface.
+
+    crisp serve                          # checks the models and the port first
+    bentoml serve                        # in the checkout; settings from CRISP_... variables
+    bentoml build                        # packs it, see bentofile.yaml
+
+One service without dependencies on others, and JSON only: nothing here ever unpickles.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before bentoml reads it
+
+import sys
+
+import bentoml
+
+from service.api import Api
+from service.errors import ServiceError
+from service.middleware import BodyLimit, ErrorShape
+from service.settings import Settings
+from service.variants import Variants
+
+settings = Settings.from_environment()
+
+
+def check_models() -> None:
+    """Opens the models once, before the server starts: a worker that fails at it would be started
+    again and again. Exits with code 2 and one line where they cannot be used."""
+    try:
+        Variants.load(settings.models, threads=settings.threads)
+    except ServiceError as error:
+        print(f"crisp: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+class Crisp:
+    """Sentiment of texts, from a sparse, quantised model and its dense baseline."""
+
+    before_start = bentoml.on_deployment(check_models)
+
+
+crisp = bentoml.service(
+    name="crisp",
+    workers=1,  # one process owns the cores; its threads are the session's
+    # Of the whole request, and its answer has BentoML's own shape: so long that ours comes first.
+    traffic={"timeout": 600},
+    http={"host": "127.0.0.1"},  # BentoML's default would listen on every interface
+    logging={"access": {"enabled": settings.access_log}},
+    envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}],
+)(Crisp)
+crisp.mount_asgi_app(Api(settings).app())
+crisp.add_asgi_middleware(ErrorShape)
+crisp.add_asgi_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
