@@ -1,0 +1,175 @@
+"""The service under load: one that runs already, or one that is started here and never left behind.
+
+with started_service(models=None) as target:      # or running_service("http://...")
+    target.variants        # ("dense", "sparse")
+    target.check()         # LoadTestError once it is gone
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+
+from loadtests.errors import LoadTestError
+
+_HOST = "127.0.0.1"
+_SECONDS_TO_STOP = 10.0
+_LOG_LINES = 12
+
+
+@dataclass(frozen=True)
+class Target:
+    """A service that answered.
+
+    `models` is its answer to GET /models. `alive` is cheap and raises LoadTestError where the
+    process is known to be gone; `check` asks the service itself.
+    """
+
+    url: str
+    models: Any
+    alive: Callable[[], None]
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return variants_of(self.models, self.url)
+
+    def check(self) -> None:
+        """Raises LoadTestError where the service does not answer any more."""
+        self.alive()
+        models_at(self.url)
+
+
+def running_service(url: str) -> Target:
+    """The service at `url`; raises LoadTestError where none answers there, or not a Crisp one."""
+    url = url.rstrip("/")
+    if not url.startswith(("http://", "https://")):
+        raise LoadTestError(f"expected a URL such as http://127.0.0.1:3000, got {url!r}")
+    target = Target(url, models_at(url), alive=lambda: None)
+    variants_of(target.models, url)
+    return target
+
+
+@contextmanager
+def started_service(models: Path | None, *, timeout: float = 120.0) -> Iterator[Target]:
+    """Starts `crisp serve` on a free port, waits until it is ready, and stops it at the end.
+
+    Raises LoadTestError, with the last lines of its log, where it ends or isn't ready in `timeout`
+    seconds.
+    """
+    port = _free_port()
+    command = [sys.executable, "-m", "crisp", "serve", "--host", _HOST, "--port", str(port)]
+    if models is not None:
+        command += ["--models", str(models)]
+    with tempfile.TemporaryDirectory(prefix="crisp-loadtest-") as folder:
+        log = Path(folder) / "service.log"
+        with log.open("wb") as stream:
+            # A session of its own: Ctrl-C reaches it through us, after the results are safe.
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+
+            def alive() -> None:
+                if (code := process.poll()) is not None:
+                    raise LoadTestError(
+                        f"the service ended with exit code {code}; {last_lines(log)}"
+                    )
+
+            url = f"http://{_HOST}:{port}"
+            _wait_until_ready(url, alive, log, timeout)
+            yield Target(url, models_at(url), alive)
+        finally:
+            stop(process)
+
+
+def models_at(url: str) -> Any:
+    """The answer to GET /models; raises LoadTestError where there is none."""
+    try:
+        response = httpx.get(f"{url}/models", timeout=30)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise LoadTestError(
+            f"no service answers at {url} ({str(error) or type(error).__name__}): start one with "
+            "`crisp serve`, or leave --url out and one is started for the test"
+        ) from None
+    try:
+        return response.raise_for_status().json()
+    except (httpx.HTTPError, ValueError):
+        raise LoadTestError(
+            f"what answers at {url} is not a Crisp service: GET /models gave "
+            f"HTTP {response.status_code} and {response.text[:60]!r}"
+        ) from None
+
+
+def variants_of(models: Any, url: str) -> tuple[str, ...]:
+    """The names of the variants in the answer to GET /models."""
+    listed = models.get("variants") if isinstance(models, dict) else None
+    if not isinstance(listed, dict) or not listed:
+        raise LoadTestError(f"what answers at {url} is not a Crisp service: it lists no variants")
+    return tuple(listed)
+
+
+def stop(process: subprocess.Popen[bytes], seconds: float = _SECONDS_TO_STOP) -> None:
+    """Ends a process and whatever it started: politely, then, after `seconds`, by force."""
+    try:
+        family = [psutil.Process(process.pid)]
+        family += family[0].children(recursive=True)
+    except psutil.NoSuchProcess:
+        family = []
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    # Workers that outlive their parent, which may have put them into sessions of their own.
+    _, survivors = psutil.wait_procs(family, timeout=1)
+    for survivor in survivors:
+        try:
+            survivor.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(survivors, timeout=5)
+
+
+def last_lines(log: Path, number: int = _LOG_LINES) -> str:
+    """`the last lines of its log: ...`, for a message."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-number:]
+    if not lines:
+        return "its log is empty"
+    return "the last lines of its log:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _wait_until_ready(url: str, alive: Callable[[], None], log: Path, timeout: float) -> None:
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        alive()
+        try:
+            if httpx.get(f"{url}/readyz", timeout=5).is_success:
+                return
+        except httpx.HTTPError:
+            pass  # not listening yet
+        time.sleep(0.2)
+    raise LoadTestError(f"the service was not ready after {timeout:.0f} s; {last_lines(log)}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
