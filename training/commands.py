@@ -110,9 +110,9 @@ def train(
     record = finetune(settings, out)
     if int(os.environ.get("RANK", "0")) == 0:
         typer.echo(f"{out}: {pattern}, {record.seconds:.0f} s")
-        for name, values in record.history[-1].items():
+        for name, found in record.history[-1].items():
             if name != "epoch":
-                typer.echo(f"  {name}: accuracy {values['accuracy']:.4f}, loss {values['loss']:.4f}")
+                typer.echo(f"  {name}: accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}")
 
 
 def evaluate(

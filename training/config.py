@@ -1,9 +1,8 @@
-"""What a training run is asked to do, and the record that it leaves: `run.json` beside its weights."""
+"""What a training run is asked to do, and the record it leaves: `run.json` beside its weights."""
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -128,4 +127,4 @@ def write_atomically(file: Path, text: str) -> None:
     """Writes `file` whole or not at all."""
     temporary = file.with_name(file.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)
+    temporary.replace(file)

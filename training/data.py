@@ -216,7 +216,7 @@ def _text(value: object, name: str, i: int) -> str:
 
 def _label(value: object) -> str:
     # 1, 1.0, "1" and True are one label: files and hubs write all of them.
-    if isinstance(value, float) and value.is_integer() or isinstance(value, bool):
+    if (isinstance(value, float) and value.is_integer()) or isinstance(value, bool):
         value = int(value)
     return str(value).strip()
 

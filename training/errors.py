@@ -1,10 +1,10 @@
 """Errors of the training stage. The message is the one line that the command line prints.
 
-    TrainingError
-    ├── PatternError    a pattern name or number that makes no sense
-    ├── DataError       a data set that cannot be read or trained on
-    ├── BaseModelError  a base model that cannot be loaded
-    └── RunError        a run folder that is missing, incomplete or belongs to other settings
+TrainingError
+├── PatternError    a pattern name or number that makes no sense
+├── DataError       a data set that cannot be read or trained on
+├── BaseModelError  a base model that cannot be loaded
+└── RunError        a run folder that is missing, incomplete or belongs to other settings
 """
 
 

@@ -11,11 +11,11 @@ Spread over processes with `torchrun --nproc-per-node 2 -m crisp train ...`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import platform
 import shutil
-import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -23,19 +23,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import (
     EvalPrediction,
     PreTrainedTokenizerFast,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
     TrainerState,
     TrainingArguments,
 )
+from transformers.models.distilbert.modeling_distilbert import DistilBertSelfAttention
 
 from training.batches import BucketLoader, Encodings, LengthBuckets, pad
+from training.callbacks import CheckpointByTime, ProgressBar
 from training.config import RUN_FILE, DataRecord, RunRecord, TrainingSettings, write_atomically
 from training.data import (
     FILE_TYPES,
@@ -65,8 +64,9 @@ def finetune(settings: TrainingSettings, out: Path, *, save_minutes: float = 2.0
     )
     limit = min(settings.max_tokens, model.config.max_position_embeddings)
     model.config.attention_dropout = settings.attention_dropout
-    for layer in model.distilbert.transformer.layer:
-        layer.attention.dropout.p = settings.attention_dropout
+    for module in model.modules():
+        if isinstance(module, DistilBertSelfAttention):
+            module.dropout.p = settings.attention_dropout
     encoded = [encode(texts, tokenizer, limit) for texts in train]
     pool = Encodings(
         [ids for part in encoded for ids in part.input_ids],
@@ -80,11 +80,11 @@ def finetune(settings: TrainingSettings, out: Path, *, save_minutes: float = 2.0
         eval_dataset={"train": _sample(pool, settings.seed)} | evaluated,
         data_collator=pad,
         compute_metrics=_accuracy,
-        callbacks=[_CheckpointByTime(save_minutes)],
+        callbacks=[CheckpointByTime(save_minutes)],
     )
     trainer.settings = settings
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Progress([texts.name for texts in dev]))
+    trainer.add_callback(ProgressBar([texts.name for texts in dev]))
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=last_checkpoint(out / CHECKPOINTS))
     record = RunRecord(
@@ -95,7 +95,8 @@ def finetune(settings: TrainingSettings, out: Path, *, save_minutes: float = 2.0
         dropped_overlap=dropped,
         history=_history(trainer.state, [texts.name for texts in dev]),
         seconds=round(time.monotonic() - started, 1),
-        versions={name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        versions={name: version(name) for name in _PACKAGES}
+        | {"python": platform.python_version()},
     )
     if trainer.is_world_process_zero():
         model.config.architectures = [type(model).__name__]
@@ -112,19 +113,19 @@ def load_data(
 ) -> tuple[list[LabelledTexts], list[LabelledTexts], int]:
     """The training sets, the held-out sets, and how many training texts were dropped because they
     also stand in a held-out set."""
-    columns = {"text_column": settings.text_column, "label_column": settings.label_column}
-    train = [read_examples(source, **columns) for source in settings.data]
+    read = functools.partial(
+        read_examples, text_column=settings.text_column, label_column=settings.label_column
+    )
+    train = [read(source) for source in settings.data]
     names = train[0].label_names
     for texts in train:
         if texts.label_names != names:
             raise DataError(f"{texts.name} has labels {texts.label_names}, {train[0].name} {names}")
         require_several_classes(texts)
-    dev = [
-        read_examples(source, split="validation", label_names=names, **columns)
-        for source in settings.dev
-    ]
-    if not dev and all(Path(s).suffix.lower() not in FILE_TYPES for s in settings.data):
-        dev = [read_examples(s, split="validation", label_names=names) for s in settings.data]
+    held_out = settings.dev
+    if not held_out and all(Path(s).suffix.lower() not in FILE_TYPES for s in settings.data):
+        held_out = settings.data  # hub data sets: each has a validation split
+    dev = [read(source, split="validation", label_names=names) for source in held_out]
     if not dev:
         train, dev = _hold_out(train, settings.seed)
     cleaned = [without_overlap(texts, dev) for texts in train]
@@ -156,7 +157,7 @@ def last_checkpoint(folder: Path) -> str | None:
     return None
 
 
-class _BucketTrainer(Trainer):  # type: ignore[misc]
+class _BucketTrainer(Trainer):
     """Trainer with length-bucketed batches, whose shares for each process we make ourselves."""
 
     settings: TrainingSettings
@@ -189,7 +190,8 @@ def _claim(out: Path, settings: TrainingSettings) -> None:
             first = differing[0]
             raise RunError(
                 f"{out} holds an unfinished run with other settings ({first}: "
-                f"{found.get(first)!r} there, {asked[first]!r} now); give another --out, or remove it"
+                f"{found.get(first)!r} there, {asked[first]!r} now); give another --out, or "
+                "remove it"
             )
     elif out.exists() and any(out.iterdir()):
         raise RunError(f"{out} is not empty and holds no run; give another --out")
@@ -201,7 +203,8 @@ def _hold_out(
     train: list[LabelledTexts], seed: int
 ) -> tuple[list[LabelledTexts], list[LabelledTexts]]:
     """Splits 5 % (at least 1 text) off each training set, seeded."""
-    rest, held = [], []
+    rest: list[LabelledTexts] = []
+    held: list[LabelledTexts] = []
     for texts in train:
         order = np.random.default_rng(seed).permutation(len(texts))
         n = max(1, len(texts) // 20)
@@ -275,79 +278,3 @@ def _history(state: TrainerState, dev_names: list[str]) -> tuple[dict[str, Any],
                     "loss": entry[f"eval_{key}_loss"],
                 }
     return tuple(epochs[epoch] for epoch in sorted(epochs))
-
-
-class _CheckpointByTime(TrainerCallback):  # type: ignore[misc]
-    """Saves every so many minutes: a kill costs the same time whatever a step takes."""
-
-    def __init__(self, minutes: float) -> None:
-        self.seconds, self.saved = minutes * 60, time.monotonic()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        del state
-        due = torch.tensor(int(time.monotonic() - self.saved >= self.seconds), device=args.device)
-        if args.world_size > 1:  # all processes save together, when the first one says so
-            torch.distributed.broadcast(due, src=0)
-        if due:
-            control.should_save = True
-            self.saved = time.monotonic()
-
-
-class _Progress(TrainerCallback):  # type: ignore[misc]
-    """A progress bar over the steps, with the loss and the accuracies of the last epoch."""
-
-    def __init__(self, dev_names: list[str]) -> None:
-        self.dev_names, self.bar, self.facts = dev_names, None, {}
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        del args, control
-        if state.is_world_process_zero:
-            patience = 0.5 if sys.stderr.isatty() else 30.0
-            self.bar = tqdm(
-                total=state.max_steps,
-                initial=state.global_step,
-                unit="step",
-                mininterval=patience,
-                desc="training",
-            )
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        del args, control
-        if self.bar is not None:
-            self.bar.update(state.global_step - self.bar.n)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        del args, state, control
-        if self.bar is None or not logs:
-            return
-        if "loss" in logs:
-            self.facts["loss"] = f"{float(logs['loss']):.3f}"
-        for i, name in enumerate(["train", *self.dev_names]):
-            key = f"eval_{'train' if i == 0 else f'dev{i - 1}'}_accuracy"
-            if key in logs:
-                self.facts[name] = f"{100 * logs[key]:.2f}%"
-                self.bar.write(
-                    f"epoch {logs['epoch']:.0f}: accuracy on {name} {self.facts[name]}",
-                    file=sys.stderr,
-                )
-        self.bar.set_postfix(self.facts, refresh=False)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        del args, state, control
-        if self.bar is not None:
-            self.bar.close()

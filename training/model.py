@@ -100,15 +100,18 @@ def load_checkpoint(
 
 
 def label_names_of(model: DistilBertForSequenceClassification) -> tuple[str, ...]:
-    return tuple(model.config.id2label[i] for i in range(model.config.num_labels))
+    names = model.config.id2label or {}
+    return tuple(str(names[i]) for i in range(len(names)))
 
 
 def _tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, model_input_names=MODEL_INPUTS)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise BaseModelError(f"{source} has no fast tokenizer (tokenizer.json)")
     # A tokenizer.json may carry padding and truncation of its own (MiniLM's: 128 tokens).
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def _unreachable(base: str, error: Exception) -> BaseModelError:

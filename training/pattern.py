@@ -85,7 +85,7 @@ class AttentionPattern:
         return self.globals or 0
 
     def kept(self, length: int) -> int:
-        """Number of keys that a top-k query keeps in a sequence of `length` tokens (before ties)."""
+        """Number of keys that a top-k query keeps of `length` tokens, ties aside."""
         if self.name != "topk":
             raise PatternError(f"{self.name!r} has no fixed number of kept keys")
         if self.k is not None:

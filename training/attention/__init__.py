@@ -1,1 +1,1 @@
-"""Sparse attention patterns as plain torch: the reference that every later stage is held against."""
+"""Sparse attention patterns in plain torch: the reference that later stages are held to."""

@@ -24,8 +24,9 @@ from training.attention.topk import topk_links
 from training.pattern import AttentionPattern
 
 # (scores [B, H, S, S] float, valid [B, S] bool, pattern) -> kept links, bool, broadcastable to
-# [B, H, S, S]. Tokens stand at the left of a sequence, padding at its right. Every row keeps a link,
-# rows of padding too: an empty row would give NaN, which reaches real tokens as 0 · NaN one layer on.
+# [B, H, S, S]. Tokens stand at the left of a sequence, padding at its right. Every row keeps a
+# link, rows of padding too: an empty row gives NaN, which reaches real tokens as 0 · NaN one layer
+# on.
 LinkRule = Callable[[Tensor, Tensor, AttentionPattern], Tensor]
 
 LINK_RULES: dict[str, LinkRule] = {

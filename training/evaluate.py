@@ -1,0 +1,141 @@
+"""Measures a finished run on labelled texts: accuracy with its interval, confusion matrix, loss and
+calibration error, in float32 and with the attention that it was trained with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+from transformers import DistilBertForSequenceClassification
+
+from training.batches import Encodings, pad
+from training.config import DataRecord, RunRecord
+from training.data import LabelledTexts, read_examples
+from training.finetune import encode
+from training.model import label_names_of, load_checkpoint
+from training.statistics import Interval, expected_calibration_error, wilson_interval
+
+_BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one data set says of one run. `confusion[i][j]` counts texts of label i called j."""
+
+    data: DataRecord
+    label_names: tuple[str, ...]
+    accuracy: float
+    interval: Interval  # Wilson, 95 %
+    loss: float  # mean cross-entropy, in nats
+    calibration_error: float  # ECE, 15 bins
+    confusion: tuple[tuple[int, ...], ...]
+    truncated: int  # texts that the model could not read to their end
+
+
+def evaluate_run(run: Path, sources: Sequence[str], *, split: str) -> list[Evaluation]:
+    """Measures the finished run in `run` on each of `sources`.
+
+    Raises RunError where `run` is not finished, DataError where a source cannot be read.
+    """
+    record = RunRecord.load(run)
+    sets = [
+        read_examples(
+            source,
+            split=split,
+            label_names=record.label_names,
+            text_column=record.settings.text_column,
+            label_column=record.settings.label_column,
+        )
+        for source in sources
+    ]
+    model, tokenizer, _ = load_checkpoint(run)
+    limit = model.config.max_position_embeddings
+    return [evaluate(model, texts, encode(texts, tokenizer, limit), limit) for texts in sets]
+
+
+def evaluate(
+    model: DistilBertForSequenceClassification,
+    texts: LabelledTexts,
+    encodings: Encodings,
+    limit: int,
+) -> Evaluation:
+    """Measures `model` on `encodings`, the tokenised `texts`."""
+    logits = logits_of(model, encodings, progress=texts.name)
+    labels = np.asarray(encodings.labels)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    predicted = logits.argmax(axis=1)
+    confusion = np.zeros((logits.shape[1], logits.shape[1]), dtype=int)
+    np.add.at(confusion, (labels, predicted), 1)
+    correct = int((predicted == labels).sum())
+    return Evaluation(
+        data=DataRecord(texts.name, len(texts), texts.sha256),
+        label_names=label_names_of(model),
+        accuracy=correct / len(texts),
+        interval=wilson_interval(correct, len(texts)),
+        loss=float(-log_probabilities[np.arange(len(labels)), labels].mean()),
+        calibration_error=expected_calibration_error(np.exp(log_probabilities), labels),
+        confusion=tuple(tuple(int(n) for n in row) for row in confusion),
+        truncated=sum(length >= limit for length in encodings.lengths),
+    )
+
+
+def logits_of(
+    model: DistilBertForSequenceClassification, encodings: Encodings, *, progress: str | None = None
+) -> NDArray[np.float64]:
+    """Logits [N, C] of the tokenised texts, in their order, computed in length-sorted batches."""
+    result = np.empty((len(encodings), len(label_names_of(model))))
+    model.eval()
+    with (
+        torch.inference_mode(),
+        tqdm(total=len(encodings), desc=progress, unit="text", disable=progress is None) as bar,
+    ):
+        for batch in _batches(encodings.lengths):
+            inputs = pad([encodings[i] for i in batch])
+            del inputs["labels"]
+            result[batch] = model(**inputs).logits.double().numpy()
+            bar.update(len(batch))
+    return result
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[i] > _BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def print_report(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:
+    """Prints a table a data set, or JSON."""
+    if as_json:
+        print(json.dumps([asdict(evaluation) for evaluation in evaluations], indent=2))
+        return
+    console = Console()
+    for found in evaluations:
+        table = Table(title=f"{found.data.name} (n = {found.data.rows})", title_justify="left")
+        table.add_column("labelled")
+        for name in found.label_names:
+            table.add_column(f"called {name}", justify="right")
+        for name, row in zip(found.label_names, found.confusion, strict=True):
+            table.add_row(name, *map(str, row))
+        console.print(table)
+        low, high = 100 * found.interval.low, 100 * found.interval.high
+        console.print(
+            f"accuracy {100 * found.accuracy:.2f} % (95 % interval {low:.2f} to {high:.2f}), "
+            f"loss {found.loss:.4f}, calibration error {found.calibration_error:.4f}"
+        )
+        if found.truncated:
+            console.print(f"{found.truncated} texts reach the model's limit and may be cut off")
+        console.print()
