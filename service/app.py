@@ -19,6 +19,7 @@ import bentoml
 
 from service.api import Api
 from service.errors import ServiceError
+from service.image import serving_image
 from service.middleware import BodyLimit, ErrorShape
 from service.settings import Settings
 from service.variants import Variants
@@ -49,7 +50,11 @@ crisp = bentoml.service(
     traffic={"timeout": 600},
     http={"host": "127.0.0.1"},  # BentoML's default would listen on every interface
     logging={"access": {"enabled": settings.access_log}},
-    envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}],
+    image=serving_image(),
+    envs=[
+        {"name": "BENTOML_DO_NOT_TRACK", "value": "True"},
+        {"name": "BENTOML_HOST", "value": "0.0.0.0"},  # in the container; its port is published
+    ],
 )(Crisp)
 crisp.mount_asgi_app(Api(settings).app())
 crisp.add_asgi_middleware(ErrorShape)

@@ -1,0 +1,88 @@
+"""What `bentoml build` puts around the sources: pinned packages, and an image that runs as nobody
+special and has no compiler.
+
+The lock is the set of versions installed here, which `make setup` takes from constraints.txt, cut
+down to what the base install needs. BentoML's own lock would ask the package index anew, and
+write that index's address, credentials included, into the bento.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bentoml.exceptions import BentoMLException
+from bentoml.images import Image
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from export.op_library import ENVIRONMENT_VARIABLE, find_op_library
+
+logger = logging.getLogger("crisp.service")
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+# Rendered into the Dockerfile as one RUN; the line after it switches the user for all that follows,
+# the installation of packages included. BentoML's own image would install them as root.
+_INSTALL_AS_USER = (
+    "pip install --no-cache-dir uv && mkdir -p /app && chown $BENTO_USER:$BENTO_USER /app\n"
+    "USER $BENTO_USER"
+)
+
+
+class ServingImage(Image):  # type: ignore[misc]  # bentoml finds the class at run time
+    """BentoML's image, less the compiler that it installs, plus pins and the operator library."""
+
+    def freeze(self, bento_fs: Path, *args: Any, **kwargs: Any) -> Any:
+        """Called by `bentoml build` alone. Raises BentoMLException without an operator library."""
+        library = find_op_library()
+        if library.path is None:
+            if os.environ.get(ENVIRONMENT_VARIABLE, "").lower() != "none":
+                raise BentoMLException(
+                    f"the bento would lack the compiled operators: {library.reason}. Run "
+                    f"`make ops`, or build all the same with {ENVIRONMENT_VARIABLE}=none"
+                )
+            logger.warning("the bento may lack the compiled operators: %s", library.reason)
+        self.python_packages(*(f"{name}=={version}" for name, version in installed("crisp")))
+        return super().freeze(bento_fs, *args, **kwargs)
+
+
+def serving_image() -> ServingImage:
+    """An image of Python on slim Debian; every package comes as a wheel."""
+    return ServingImage(
+        base_image=f"python:{PYTHON}-slim",
+        # A distribution that BentoML knows would get build-essential and git.
+        distro="none",
+        python_version=PYTHON,
+        commands=[_INSTALL_AS_USER],
+        lock_python_packages=False,
+    )
+
+
+def installed(distribution: str) -> Iterator[tuple[str, str]]:
+    """Name and version of every package that `distribution` needs here, extras aside, by name.
+
+    BentoML itself is left out: it adds its own version to every bento.
+    """
+    wanted, found = [Requirement(distribution)], dict[str, str]()
+    seen: set[tuple[str, str]] = set()
+    while wanted:
+        requirement = wanted.pop()
+        name = str(canonicalize_name(requirement.name))
+        for extra in {"", *requirement.extras}:
+            if (name, extra) in seen:
+                continue
+            seen.add((name, extra))
+            found[name] = metadata.version(name)
+            for line in metadata.requires(name) or ():
+                needed = Requirement(line)
+                if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                    wanted.append(needed)
+    for name in ("bentoml", canonicalize_name(distribution)):
+        del found[name]
+    return iter(sorted(found.items()))
