@@ -16,7 +16,7 @@ from math import isfinite, sqrt
 from typing import Any
 
 import numpy as np
-import scipy.stats  # type: ignore[import-untyped]
+import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 
