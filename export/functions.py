@@ -10,6 +10,8 @@ long texts; its results equal the kernel's on finite input, ties included.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import FunctionProto, NodeProto, helper, numpy_helper
@@ -71,7 +73,7 @@ class _Body:
         self.nodes: list[NodeProto] = []
         self._constants = 0
 
-    def add(self, output: str, operator: str, *inputs: str, **attributes: int | list[int]) -> str:
+    def add(self, output: str, operator: str, *inputs: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
 
