@@ -1,8 +1,8 @@
 """Errors of the export stage. The message is the one line that the command line prints.
 
-    ExportError
-    ├── ModelFolderError   a model folder that is missing, incomplete, altered or of another version
-    └── ParityError        an exported model that does not compute what the checkpoint computes
+ExportError
+├── ModelFolderError   a model folder that is missing, incomplete, altered or of another version
+└── ParityError        an exported model that does not compute what the checkpoint computes
 """
 
 
