@@ -85,7 +85,7 @@ class Api:
     async def models(self, _: Request) -> Response:
         library = self.variants.library
         operators = OperatorFacts(
-            kernel="compiled" if library.path else "fallback", reason=library.reason
+            kernel="compiled" if library.available else "fallback", reason=library.reason
         )
         facts = {
             name: VariantFacts(operators=operators, manifest=engine.manifest)

@@ -1,4 +1,4 @@
-"""The service's commands: `crisp serve` and `crisp predict`."""
+"""The service's commands: `crisp serve`, `crisp predict` and `crisp compare`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from service.compare.command import compare
 
 Models = Annotated[
     Path | None,
@@ -24,6 +26,7 @@ def register(app: typer.Typer) -> None:
     """Adds this stage's commands to `app`."""
     app.command()(serve)
     app.command()(predict)
+    app.command()(compare)
 
 
 def serve(

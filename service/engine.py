@@ -19,11 +19,11 @@ from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
-from export.op_library import OpLibrary, find_op_library, make_session
 from tokenizers import Encoding, Tokenizer
 
 from export.errors import ModelFolderError
 from export.manifest import Manifest, ModelFolder
+from export.op_library import OpLibrary, find_op_library, make_session
 
 # Tokens of one run of the graph. The compiled operator's memory grows with T; the fallback's with
 # heads · T² (12 heads, 1,024 tokens: 50 MB for each intermediate result), so its packs are smaller.
@@ -71,11 +71,18 @@ class Engine:
     """
 
     def __init__(
-        self, folder: ModelFolder, *, threads: int | None = None, library: OpLibrary | None = None
+        self,
+        folder: ModelFolder,
+        *,
+        threads: int | None = None,
+        library: OpLibrary | None = None,
+        pack_tokens: int | None = None,
     ) -> None:
         self.folder = folder
         self.library = library or find_op_library()
-        self._pack_tokens = PACK_TOKENS if self.library.path else PACK_TOKENS_FALLBACK
+        self.pack_tokens = pack_tokens or (
+            PACK_TOKENS if self.library.available else PACK_TOKENS_FALLBACK
+        )
         self._tokenizer = _tokenizer(folder)
         self._session = make_session(folder.model, threads=threads, library=self.library)
         inputs = {node.name for node in self._session.get_inputs()}
@@ -115,7 +122,7 @@ class Engine:
         """Runs the graph over sequences of token ids; returns logits float32 [B, C]."""
         rows = [
             self._run(sequences[first:last])
-            for first, last in packs([len(ids) for ids in sequences], self._pack_tokens)
+            for first, last in packs([len(ids) for ids in sequences], self.pack_tokens)
         ]
         return np.concatenate(rows) if rows else np.empty((0, len(self.manifest.labels)), "f4")
 

@@ -41,7 +41,7 @@ class ServingImage(Image):  # type: ignore[misc]  # bentoml finds the class at r
     def freeze(self, bento_fs: Path, *args: Any, **kwargs: Any) -> Any:
         """Called by `bentoml build` alone. Raises BentoMLException without an operator library."""
         library = find_op_library()
-        if library.path is None:
+        if not library.available:
             if os.environ.get(ENVIRONMENT_VARIABLE, "").lower() != "none":
                 raise BentoMLException(
                     f"the bento would lack the compiled operators: {library.reason}. Run "

@@ -65,7 +65,7 @@ def _engine(models: Path, variant: str | None, threads: int | None) -> Engine:
     if name not in folders:
         raise ModelsError(f"there is no variant {name!r} in {models}; known: {', '.join(folders)}")
     engine = Engine.load(folders[name], threads=threads)
-    if engine.library.path is None:
+    if not engine.library.available:
         print(f"crisp: warning: {engine.library.reason}", file=sys.stderr)
     return engine
 

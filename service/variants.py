@@ -51,7 +51,7 @@ class Variants(Mapping[str, Engine]):
                 engines[name].warm_up()
         except ModelFolderError as error:
             raise ModelsError(str(error)) from error
-        if library.path is None:
+        if not library.available:
             logger.warning("the compiled operators are not in use: %s", library.reason)
         return cls(engines, library)
 

@@ -1,0 +1,90 @@
+"""Model folders for the tests of several stages: tiny, random, and made by the real exporter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from export import manifest
+from export.manifest import ModelFolder
+from training.pattern import AttentionPattern
+
+WORDS = (
+    *("a", "bad", "cast", "dull", "film", "fine", "good", "is", "it", "long", "not", "of"),
+    *("plot", "slow", "story", "the", "this", "warm", "with"),
+)
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+MAX_TOKENS = 32
+PATTERNS = {
+    "dense": AttentionPattern("dense"),
+    "sparse": AttentionPattern("topk", density=0.2),
+}
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the model folders `dense` and `sparse`. Read only."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, pattern in PATTERNS.items():
+        write_model_folder(folder / name, pattern)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(models_dir: Path) -> ModelFolder:
+    """The verified model folder `sparse`. Read only."""
+    return ModelFolder.load(models_dir / "sparse")
+
+
+def write_model_folder(folder: Path, pattern: AttentionPattern) -> None:
+    """A model folder of two layers with random weights, large enough that texts differ."""
+    import onnx
+    import torch
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    from export.graph import packed_graph
+
+    folder.mkdir(parents=True)
+    config = DistilBertConfig(
+        vocab_size=len(SPECIAL) + len(WORDS),
+        max_position_embeddings=MAX_TOKENS,
+        dim=16,
+        hidden_dim=32,
+        n_layers=2,
+        n_heads=2,
+        initializer_range=0.5,
+    )
+    torch.manual_seed(0)
+    model = DistilBertForSequenceClassification(config)
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    onnx.save(packed_graph(weights, config, pattern), folder / "model.onnx")
+    _tokenizer(folder / "tokenizer.json")
+    facts = manifest.Manifest(
+        name=folder.name,
+        labels=("negative", "positive"),
+        max_tokens=MAX_TOKENS,
+        attention=pattern.to_dict(),
+        precision="fp32",
+        parameters=sum(array.size for array in weights.values()),
+        trained=manifest.TrainingFacts(base_model="random", data=(), seed=0, settings={}),
+        operators=(manifest.Operator(domain="crisp", name="SparseAttention", version=1),),
+        files={file: manifest.facts_of(folder / file) for file in ("model.onnx", "tokenizer.json")},
+    )
+    (folder / "manifest.json").write_text(manifest.dump(facts))
+
+
+def _tokenizer(file: Path) -> None:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    vocabulary = {word: index for index, word in enumerate((*SPECIAL, *WORDS))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    # As in MiniLM's file: whoever loads it has to set both to what the model wants.
+    tokenizer.enable_padding(length=10)
+    tokenizer.enable_truncation(4)
+    tokenizer.save(str(file))
