@@ -34,7 +34,8 @@ def loadtest(
         str | None, typer.Option(help="A service that runs; without it, one is started.")
     ] = None,
     models: Annotated[
-        Path | None, typer.Option(help="Models of the started service.", show_default="bundled")
+        Path | None,
+        typer.Option(help="Models of the started service.", show_default="the bundled models"),
     ] = None,
     variants: Annotated[str, typer.Option(help="Which to drive, by comma.")] = "dense,sparse",
     users: Annotated[int, typer.Option(min=1, help="Clients that send at the same time.")] = 8,
@@ -61,6 +62,8 @@ def loadtest(
 
     The service is started for the test and stopped after it, or is one that runs (--url). Wrong
     answers count as failures; the exit code is 1 where there was any.
+
+    Examples:
 
         crisp loadtest --users 16 --duration 30 --json load.json --plot
 

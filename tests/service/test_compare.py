@@ -26,27 +26,7 @@ from service.engine import Engine
 from service.errors import ModelsError
 from training.errors import DataError
 
-WORDS = [
-    "a",
-    "bad",
-    "cast",
-    "dull",
-    "film",
-    "fine",
-    "good",
-    "is",
-    "it",
-    "long",
-    "not",
-    "of",
-    "plot",
-    "slow",
-    "story",
-    "the",
-    "this",
-    "warm",
-    "with",
-]
+WORDS = ("a", "bad", "cast", "dull", "film", "fine", "good", "is", "not", "slow", "story", "warm")
 LABELS = ("negative", "positive")
 
 

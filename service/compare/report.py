@@ -1,0 +1,185 @@
+"""A comparison as a table for the terminal, and as JSON with everything that went into it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from export.op_library import OpLibrary
+from service.compare.analysis import Comparison, Figures
+from service.compare.measure import BATCH, Runs
+from training.data import LabelledTexts
+from training.statistics import Estimate
+
+METHODS = {
+    "accuracy": "Wilson score interval, 95 %; every text answered alone",
+    "accuracy_difference": "variant minus baseline; Newcombe 1998, method 10 (paired), 95 %",
+    "mcnemar_p": "McNemar's exact two-sided test",
+    "latency_ms": "one text a call, tokenising included",
+    "throughput": f"batches of {BATCH} texts, tokenising included",
+    "speedup": "ratio of median times, baseline over variant; "
+    "percentile bootstrap over pairs on the same texts, 95 %",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that was found. `figures` and `runs` by variant, the baseline first."""
+
+    data: LabelledTexts
+    figures: Mapping[str, Figures]
+    runs: Mapping[str, Runs]
+    comparisons: Mapping[str, Comparison]
+    library: OpLibrary
+    settings: Mapping[str, Any]
+    command: str
+    started: str
+    environment: Mapping[str, Any]
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions that the figures hold for."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+    }
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The report as JSON: figures, methods, and every answer and timing that they rest on."""
+    data = report.data
+    return {
+        "schema_version": 1,
+        "command": report.command,
+        "started": report.started,
+        "environment": dict(report.environment),
+        "operators": {"library": _text(report.library.path), "reason": report.library.reason},
+        "settings": dict(report.settings),
+        "data": {"name": data.name, "n": len(data), "sha256": data.sha256},
+        "methods": METHODS,
+        "variants": {name: asdict(found) for name, found in report.figures.items()},
+        "comparisons": {name: asdict(found) for name, found in report.comparisons.items()},
+        "labels": [data.label_names[example.label] for example in data.examples],
+        "runs": {
+            name: {
+                "labels": [prediction.label for prediction in run.predictions],
+                "scores": [round(prediction.score, 6) for prediction in run.predictions],
+                "single_ms": [round(ms, 4) for ms in run.single_ms],
+                "batch_seconds": [round(seconds, 6) for seconds in run.batch_seconds],
+            }
+            for name, run in report.runs.items()
+        },
+    }
+
+
+def table(report: Report) -> Table:
+    """The variants side by side, and the others against the baseline."""
+    found, comparisons = list(report.figures.values()), list(report.comparisons.values())
+    baseline = next(iter(report.figures))
+    n = len(report.data)
+    grid = Table(title=f"{report.data.name}: {n:,} texts", title_justify="left")
+    grid.add_column("")
+    for name in report.figures:
+        grid.add_column(name, justify="right")
+    for name in report.comparisons:
+        grid.add_column(f"{name} against {baseline}", justify="right")
+
+    def row(what: str, cells: list[str], against: list[str] | None = None) -> None:
+        grid.add_row(what, *cells, *(against or [""] * len(comparisons)))
+
+    row("attention", [_pattern(f.model.attention) for f in found])
+    row("precision", [f.model.precision for f in found])
+    row(
+        "model size, MB",
+        [f"{f.model.model_bytes / 1e6:.1f}" for f in found],
+        [f"{c.size_ratio:.2f}×" for c in comparisons],
+    )
+    row(
+        "accuracy, % (95 %)",
+        [_percent(f.accuracy) for f in found],
+        [_percent(c.accuracy_difference, sign="+") for c in comparisons],
+    )
+    row("McNemar's exact p", [""] * len(found), [f"{c.mcnemar_p:.3g}" for c in comparisons])
+    row("same label, %", [""] * len(found), [f"{100 * c.agreement:.1f}" for c in comparisons])
+    row("truncated texts", [f"{f.truncated:,}" for f in found])
+    grid.add_section()
+    row(
+        "p50, ms (1 text)",
+        _latency(found, "p50"),
+        [_speedup(c.latency_speedup) for c in comparisons],
+    )
+    row("p95, ms", _latency(found, "p95"))
+    row("p99, ms", _latency(found, "p99"))
+    row(
+        f"texts/s (batches of {BATCH})",
+        [f"{f.texts_per_second:,.1f}" for f in found],
+        [_speedup(c.throughput_speedup) for c in comparisons],
+    )
+    row("tokens/s", [f"{f.tokens_per_second:,.0f}" for f in found])
+    return grid
+
+
+def show(console: Console, report: Report) -> None:
+    """Prints the table and, where they are due, the warnings that belong to it."""
+    console.print(table(report))
+    console.print(
+        "Accuracy difference: Newcombe's paired interval. Speed-ups are ratios of medians (95 % "
+        "bootstrap), above 1 where the variant is faster.",
+        style="dim",
+    )
+    if report.library.path is None:
+        console.print(
+            f"Without the compiled operators: {report.library.reason}", style="yellow", markup=False
+        )
+
+
+_PACKAGES = ("onnxruntime-gpu", "onnxruntime", "numpy", "tokenizers", "scipy")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    facts = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", facts.read_text()) if facts.is_file() else None
+    return found[1] if found else platform.processor()
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _pattern(attention: Mapping[str, Any]) -> str:
+    numbers = ", ".join(f"{key} {value}" for key, value in attention.items() if key != "name")
+    return f"{attention['name']} ({numbers})" if numbers else str(attention["name"])
+
+
+def _percent(found: Estimate, sign: str = "-") -> str:
+    value, low, high = (f"{100 * x:{sign}.2f}" for x in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high})"
+
+
+def _speedup(found: Estimate) -> str:
+    return f"{found.value:.2f}× ({found.low:.2f} to {found.high:.2f})"
+
+
+def _latency(figures: list[Figures], quantile: str) -> list[str]:
+    return [f"{f.latency_ms[quantile]:.2f}" for f in figures]
