@@ -5,8 +5,9 @@
 // CRISP_TILE_ROWS as the number of query rows whose accumulators fit in the registers. kernel.h
 // says what this file must not use.
 //
-// For one sequence and head, keys are packed into panels of two vectors, [panel][head_size][kPanel],
-// and values into rows padded to a multiple of kPanel. Then, tile of rows by tile of rows:
+// For one sequence and head, keys are packed into panels of two vectors,
+// [panel][head_size][kPanel], and values into rows padded to a multiple of kPanel. Then, tile of
+// rows by tile of rows:
 //   scores      every visible key's, a panel at a time, rows x two vectors in registers
 //   softmax     a row at a time: mask, maximum, top-k threshold, exp, sum
 //   context     probabilities x values, again rows x two vectors in registers
@@ -20,8 +21,8 @@ namespace {
 
 using Floats = float __attribute__((vector_size(CRISP_VECTOR_BYTES)));
 using Ints = int32_t __attribute__((vector_size(CRISP_VECTOR_BYTES)));
-using UnalignedFloats = float
-    __attribute__((vector_size(CRISP_VECTOR_BYTES), aligned(sizeof(float)), may_alias));
+using UnalignedFloats =
+    float __attribute__((vector_size(CRISP_VECTOR_BYTES), aligned(sizeof(float)), may_alias));
 
 constexpr int64_t kLanes = CRISP_VECTOR_BYTES / sizeof(float);
 constexpr int64_t kPanel = 2 * kLanes;
@@ -49,7 +50,8 @@ float sum_of(Floats value) {
 
 float maximum_of(Floats value) {
   float maximum = value[0];
-  for (int64_t lane = 1; lane < kLanes; ++lane) maximum = value[lane] > maximum ? value[lane] : maximum;
+  for (int64_t lane = 1; lane < kLanes; ++lane)
+    maximum = value[lane] > maximum ? value[lane] : maximum;
   return maximum;
 }
 
@@ -96,8 +98,7 @@ struct Packed {
 void pack(const Operands& operands, const QueryRows& rows, Packed& packed) {
   const int64_t head_size = operands.head_size;
   const int64_t hidden = operands.num_heads * head_size;
-  const float* keys =
-      operands.qkv + rows.first_token * 3 * hidden + hidden + rows.head * head_size;
+  const float* keys = operands.qkv + rows.first_token * 3 * hidden + hidden + rows.head * head_size;
   for (int64_t key = 0; key < round_up(rows.length, kPanel); ++key) {
     float* to = packed.keys + key / kPanel * kPanel * head_size + key % kPanel;
     if (key < rows.length) {
@@ -289,7 +290,8 @@ float topk_threshold(const float* scores, const QueryRows& rows, float highest) 
   }
   const float mean = sum_of(sum) / static_cast<float>(rows.length);
   const float variance = sum_of(squares) / static_cast<float>(rows.length) - mean * mean;
-  float guess = highest + mean + rows.kept_deviations * __builtin_sqrtf(variance > 0 ? variance : 0);
+  float guess =
+      highest + mean + rows.kept_deviations * __builtin_sqrtf(variance > 0 ? variance : 0);
 
   int64_t low = rank_of(-maximum_of(-lowest));
   int64_t high = rank_of(highest) + 1;
@@ -309,8 +311,8 @@ float topk_threshold(const float* scores, const QueryRows& rows, float highest) 
       high = middle;
       count_high = count;
     }
-    const float part = static_cast<float>(count_low - rows.kept) /
-                       static_cast<float>(count_low - count_high);
+    const float part =
+        static_cast<float>(count_low - rows.kept) / static_cast<float>(count_low - count_high);
     guess = value_at(low) + part * (value_at(high) - value_at(low));
   }
   return value_at(low);
@@ -319,7 +321,8 @@ float topk_threshold(const float* scores, const QueryRows& rows, float highest) 
 // ---------------------------------------------------------------- softmax
 
 // Replaces the scores of one row by exp(score - highest), 0 for keys that are not visible or not
-// kept, and returns their sum; NaN, with zeros in place of the scores, where the row has no softmax.
+// kept, and returns their sum; NaN, with zeros in place of the scores, where the row has no
+// softmax.
 float softmax_numerators(float* scores, const Spans& spans, const VisibleKeys& visible,
                          const QueryRows& rows) {
   const Ints lanes = lane_numbers();
@@ -342,9 +345,8 @@ float softmax_numerators(float* scores, const Spans& spans, const VisibleKeys& v
   }
   const float highest = maximum_of(highest_lanes);
   const bool has_softmax = sum_of(is_nan) == 0 && highest - highest == 0.0f;
-  const float threshold = has_softmax && rows.kept < rows.length
-                              ? topk_threshold(scores, rows, highest)
-                              : -kInfinity;
+  const float threshold =
+      has_softmax && rows.kept < rows.length ? topk_threshold(scores, rows, highest) : -kInfinity;
   Floats sum = {};
   for (int s = 0; s < spans.count; ++s) {
     for (int64_t column = spans.span[s].begin; column < spans.span[s].end; column += kLanes) {
@@ -366,8 +368,7 @@ void add_received(const float* numerators, float inverse_sum, const Spans& spans
   for (int s = 0; s < spans.count; ++s) {
     const int64_t end = spans.span[s].end < length ? spans.span[s].end : length;
     for (int64_t key = spans.span[s].begin; key < end; ++key) {
-      const bool seen =
-          key < visible.globals_end || (key >= visible.begin && key < visible.end);
+      const bool seen = key < visible.globals_end || (key >= visible.begin && key < visible.end);
       if (seen) received[key] += numerators[key] * inverse_sum;
     }
   }

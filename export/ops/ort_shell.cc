@@ -55,7 +55,8 @@ OrtStatusPtr status_of(Body body) noexcept {
     body();
     return nullptr;
   } catch (const std::invalid_argument& error) {
-    return Ort::Status((prefix + std::string(error.what())).c_str(), ORT_INVALID_ARGUMENT).release();
+    return Ort::Status((prefix + std::string(error.what())).c_str(), ORT_INVALID_ARGUMENT)
+        .release();
   } catch (const std::bad_alloc&) {
     return Ort::Status("crisp::SparseAttention: out of memory", ORT_FAIL).release();
   } catch (const std::exception& error) {
@@ -176,8 +177,8 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
   }
   Ort::InitApi(api);
   return crisp::status_of([&] {
-    // One domain for all sessions. They hold bare pointers to it and may outlive every static object
-    // of this library, so it is never freed.
+    // One domain for all sessions. They hold bare pointers to it and may outlive every static
+    // object of this library, so it is never freed.
     static const Ort::CustomOpDomain* const domain = [] {
       auto* made = new Ort::CustomOpDomain(crisp::kDomain);
       made->Add(new crisp::SparseAttentionOp());

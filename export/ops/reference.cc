@@ -82,8 +82,7 @@ void reference_attention(const Operands& operands) {
                 static_cast<double>(probability) * v[key * 3 * hidden + d];
           }
           if (operands.received != nullptr) {
-            operands.received[first + key] +=
-                probability / static_cast<float>(operands.num_heads);
+            operands.received[first + key] += probability / static_cast<float>(operands.num_heads);
           }
         }
         for (int64_t d = 0; d < head_size; ++d) {

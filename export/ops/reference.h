@@ -1,4 +1,5 @@
-// The scalar reference of crisp::SparseAttention: the plain loops that the kernel is tested against.
+// The scalar reference of crisp::SparseAttention: the plain loops that the kernel is tested
+// against.
 #pragma once
 
 #include "operands.h"

@@ -12,9 +12,9 @@
 namespace crisp {
 namespace {
 
-constexpr int64_t kRowsPerItem = 24;      // a multiple of every kernel's rows per tile
-constexpr int64_t kMaxChunks = 128;       // enough to balance many threads
-constexpr int64_t kMinChunkCost = 200000; // multiply-adds, some ten microseconds
+constexpr int64_t kRowsPerItem = 24;       // a multiple of every kernel's rows per tile
+constexpr int64_t kMaxChunks = 128;        // enough to balance many threads
+constexpr int64_t kMinChunkCost = 200000;  // multiply-adds, some ten microseconds
 
 // The point of the standard normal distribution that a share `tail` of it exceeds, to 5e-4.
 // Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.23.
@@ -29,9 +29,10 @@ float normal_deviations(double tail) {
 // An estimate, only to balance the chunks.
 int64_t cost_of_row(const Operands& operands, int64_t length) {
   const Pattern& pattern = operands.pattern;
-  int64_t keys = length;
-  if (pattern.kind == PatternKind::kBand) keys = std::min(length, pattern.window + pattern.globals);
-  if (pattern.kind == PatternKind::kBlock) keys = std::min(length, pattern.size + pattern.globals);
+  int64_t local = length;
+  if (pattern.kind == PatternKind::kBand) local = std::min(length, pattern.window);
+  if (pattern.kind == PatternKind::kBlock) local = std::min(length, pattern.size);
+  const int64_t keys = std::min(length, local + std::min(length, pattern.globals));
   return (keys + 8) * 2 * operands.head_size;
 }
 
@@ -53,8 +54,7 @@ Schedule schedule_of(const Operands& operands) {
     rows.length = operands.cu_seqlens[sequence + 1] - rows.first_token;
     if (rows.length == 0) continue;
     rows.kept = kept_keys(operands.pattern, rows.length);
-    rows.kept_deviations =
-        normal_deviations((rows.kept - 0.5) / static_cast<double>(rows.length));
+    rows.kept_deviations = normal_deviations((rows.kept - 0.5) / static_cast<double>(rows.length));
     schedule.longest = std::max(schedule.longest, rows.length);
     const int64_t row_cost = cost_of_row(operands, rows.length);
     for (rows.head = 0; rows.head < operands.num_heads; ++rows.head) {
@@ -79,7 +79,8 @@ Schedule schedule_of(const Operands& operands) {
 
 // Memory for one chunk, aligned to a cache line; its contents are undefined.
 std::unique_ptr<float, decltype(&std::free)> allocate_scratch(int64_t floats) {
-  const size_t bytes = static_cast<size_t>(round_up(std::max<int64_t>(floats, 1), 16)) * sizeof(float);
+  const size_t bytes =
+      static_cast<size_t>(round_up(std::max<int64_t>(floats, 1), 16)) * sizeof(float);
   auto* memory = static_cast<float*>(std::aligned_alloc(64, bytes));
   if (memory == nullptr) throw std::bad_alloc();
   return {memory, &std::free};

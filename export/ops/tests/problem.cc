@@ -1,0 +1,212 @@
+#include "problem.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <random>
+
+#include "reference.h"
+
+namespace crisp {
+namespace {
+
+Problem empty_problem(const std::vector<int64_t>& lengths, int64_t num_heads, int64_t head_size,
+                      const Pattern& pattern) {
+  Problem problem;
+  problem.num_heads = num_heads;
+  problem.head_size = head_size;
+  problem.pattern = pattern;
+  problem.cu_seqlens = {0};
+  for (const int64_t length : lengths) {
+    problem.cu_seqlens.push_back(problem.cu_seqlens.back() + static_cast<int32_t>(length));
+  }
+  problem.qkv.resize(static_cast<size_t>(problem.tokens() * 3 * problem.hidden()));
+  return problem;
+}
+
+Operands operands_of(const Problem& problem, Solution& solution, bool with_received) {
+  // What is not written must show.
+  const float untouched = 12345.0f;
+  solution.context.assign(static_cast<size_t>(problem.tokens() * problem.hidden()), untouched);
+  solution.received.assign(with_received ? static_cast<size_t>(problem.tokens()) : 0, untouched);
+  Operands operands{};
+  operands.qkv = problem.qkv.data();
+  operands.cu_seqlens = problem.cu_seqlens.data();
+  operands.batch = static_cast<int64_t>(problem.cu_seqlens.size()) - 1;
+  operands.num_heads = problem.num_heads;
+  operands.head_size = problem.head_size;
+  operands.pattern = problem.pattern;
+  operands.context = solution.context.data();
+  operands.received = with_received ? solution.received.data() : nullptr;
+  return operands;
+}
+
+bool same(double value, double expected, double tolerance) {
+  if (std::isnan(expected) || std::isnan(value)) return std::isnan(expected) == std::isnan(value);
+  if (std::isinf(expected) || std::isinf(value)) return value == expected;
+  return std::abs(value - expected) <= tolerance * (1 + std::abs(expected));
+}
+
+// Whether rounding may decide what this row keeps.
+bool is_near_tie(const Problem& problem, int64_t first, int64_t length, int64_t head,
+                 int64_t query) {
+  const int64_t kept = kept_keys(problem.pattern, length);
+  if (kept >= length) return false;
+  const auto at = [&](int64_t token, int64_t part, int64_t d) {
+    return problem.qkv[static_cast<size_t>((token * 3 + part) * problem.hidden() +
+                                           head * problem.head_size + d)];
+  };
+  std::vector<double> scores(static_cast<size_t>(length), 0.0);
+  double largest = 0;
+  for (int64_t key = 0; key < length; ++key) {
+    double& score = scores[static_cast<size_t>(key)];
+    for (int64_t d = 0; d < problem.head_size; ++d) {
+      score += static_cast<double>(at(first + query, 0, d)) * at(first + key, 1, d);
+    }
+    largest = std::max(largest, std::abs(score));
+  }
+  std::sort(scores.begin(), scores.end(), std::greater<double>());
+  const double threshold = scores[static_cast<size_t>(kept - 1)];
+  const auto lower =
+      std::upper_bound(scores.begin(), scores.end(), threshold, std::greater<double>());
+  return lower != scores.end() && threshold - *lower < 1e-6 * largest;
+}
+
+}  // namespace
+
+Problem random_problem(const std::vector<int64_t>& lengths, int64_t num_heads, int64_t head_size,
+                       const Pattern& pattern) {
+  Problem problem = empty_problem(lengths, num_heads, head_size, pattern);
+  std::mt19937 generator(static_cast<uint32_t>(17 + problem.tokens()));
+  std::normal_distribution<float> normal;
+  for (float& value : problem.qkv) value = normal(generator);
+  return problem;
+}
+
+Problem integer_problem(const std::vector<int64_t>& lengths, int64_t num_heads, int64_t head_size,
+                        const Pattern& pattern) {
+  Problem problem = empty_problem(lengths, num_heads, head_size, pattern);
+  std::mt19937 generator(static_cast<uint32_t>(29 + problem.tokens()));
+  std::uniform_int_distribution<int> integer(-2, 2);
+  for (float& value : problem.qkv) value = static_cast<float>(integer(generator));
+  return problem;
+}
+
+Pattern dense() { return {}; }
+
+Pattern topk_by_density(int64_t num, int64_t den) {
+  Pattern pattern;
+  pattern.kind = PatternKind::kTopK;
+  pattern.density_num = num;
+  pattern.density_den = den;
+  return pattern;
+}
+
+Pattern topk_by_number(int64_t k) {
+  Pattern pattern;
+  pattern.kind = PatternKind::kTopK;
+  pattern.k = k;
+  return pattern;
+}
+
+Pattern band(int64_t window, int64_t globals) {
+  Pattern pattern;
+  pattern.kind = PatternKind::kBand;
+  pattern.window = window;
+  pattern.globals = globals;
+  return pattern;
+}
+
+Pattern block(int64_t size, int64_t globals) {
+  Pattern pattern;
+  pattern.kind = PatternKind::kBlock;
+  pattern.size = size;
+  pattern.globals = globals;
+  return pattern;
+}
+
+std::string text_of(const Problem& problem) {
+  static const char* const names[] = {"dense", "topk", "band", "block"};
+  const Pattern& pattern = problem.pattern;
+  std::string text = names[static_cast<int>(pattern.kind)];
+  text += " density " + std::to_string(pattern.density_num) + "/" +
+          std::to_string(pattern.density_den) + " k " + std::to_string(pattern.k) + " window " +
+          std::to_string(pattern.window) + " size " + std::to_string(pattern.size) + " globals " +
+          std::to_string(pattern.globals) + ", " + std::to_string(problem.num_heads) +
+          " heads of " + std::to_string(problem.head_size) + ", cu_seqlens";
+  for (const int32_t offset : problem.cu_seqlens) text += " " + std::to_string(offset);
+  return text;
+}
+
+std::vector<Isa> supported_isas() {
+  std::vector<Isa> isas;
+  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+    if (is_supported(isa)) isas.push_back(isa);
+  }
+  return isas;
+}
+
+Solution solve(const Problem& problem, Isa isa, bool with_received) {
+  Solution solution;
+  const Operands operands = operands_of(problem, solution, with_received);
+  sparse_attention(operands, isa, [](size_t tasks, const std::function<void(size_t)>& task) {
+    for (size_t i = tasks; i-- > 0;) task(i);  // the order must not matter
+  });
+  return solution;
+}
+
+Solution solve_by_reference(const Problem& problem) {
+  Solution solution;
+  reference_attention(operands_of(problem, solution, true));
+  return solution;
+}
+
+void check_same(const Problem& problem, const Solution& solution, const Solution& expected,
+                double tolerance) {
+  REQUIRE(solution.context.size() == expected.context.size());
+  int64_t near_ties = 0;
+  int64_t wrong = 0;
+  for (size_t sequence = 0; sequence + 1 < problem.cu_seqlens.size(); ++sequence) {
+    const int64_t first = problem.cu_seqlens[sequence];
+    const int64_t length = problem.cu_seqlens[sequence + 1] - first;
+    int64_t near_ties_here = 0;
+    for (int64_t query = 0; query < length; ++query) {
+      for (int64_t head = 0; head < problem.num_heads; ++head) {
+        const size_t at =
+            static_cast<size_t>((first + query) * problem.hidden() + head * problem.head_size);
+        bool row_is_same = true;
+        for (size_t d = at; d < at + static_cast<size_t>(problem.head_size); ++d) {
+          row_is_same &= same(solution.context[d], expected.context[d], tolerance);
+        }
+        if (row_is_same) continue;
+        if (is_near_tie(problem, first, length, head, query)) {
+          ++near_ties_here;
+        } else if (++wrong == 1) {
+          FAIL_CHECK("context of token " << first + query << ", head " << head << " starts with "
+                                         << solution.context[at] << ", expected "
+                                         << expected.context[at]);
+        }
+      }
+    }
+    near_ties += near_ties_here;
+    if (solution.received.empty()) continue;
+    // Another key kept moves at most its own probability, below 1, from one token to another.
+    const double moved =
+        static_cast<double>(near_ties_here) / static_cast<double>(problem.num_heads);
+    for (size_t token = static_cast<size_t>(first); token < static_cast<size_t>(first + length);
+         ++token) {
+      if (!same(solution.received[token], expected.received[token], tolerance + moved)) {
+        FAIL_CHECK("token " << token << " received " << solution.received[token] << ", expected "
+                            << expected.received[token]);
+        break;
+      }
+    }
+  }
+  CHECK(wrong == 0);
+  CHECK(near_ties * 50 <= problem.tokens() * problem.num_heads);
+}
+
+}  // namespace crisp

@@ -1,0 +1,142 @@
+// Infinities and NaN: the rules of sparse_attention.h, for every pattern and instruction set.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "problem.h"
+
+namespace crisp {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+const std::vector<Pattern> kPatterns = {dense(), topk_by_density(1, 5), topk_by_number(3),
+                                        band(9, 1), block(8, 2)};
+
+void check_against_reference(const Problem& problem) {
+  CAPTURE(text_of(problem));
+  const Solution expected = solve_by_reference(problem);
+  for (const Isa isa : supported_isas()) {
+    CAPTURE(name_of(isa));
+    check_same(problem, solve(problem, isa), expected);
+  }
+}
+
+bool any_nan(const Solution& solution, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    if (std::isnan(solution.context[static_cast<size_t>(i)])) return true;
+  }
+  return false;
+}
+
+TEST_CASE("one non-finite value, anywhere") {
+  for (const Pattern& pattern : kPatterns) {
+    for (const float value : {kNaN, kInfinity, -kInfinity}) {
+      for (const int64_t token : {0, 20, 52}) {
+        for (const int64_t column : {3, 64 + 3, 128 + 3}) {  // of q, k and v
+          Problem problem = integer_problem({53}, 2, 32, pattern);
+          problem.qkv[static_cast<size_t>(token * 192 + column)] = value;
+          CAPTURE(value);
+          CAPTURE(token);
+          CAPTURE(column);
+          check_against_reference(problem);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("nothing but non-finite values") {
+  for (const Pattern& pattern : kPatterns) {
+    for (const float value : {kNaN, kInfinity, -kInfinity}) {
+      Problem problem = integer_problem({1, 40}, 2, 32, pattern);
+      for (float& entry : problem.qkv) entry = value;
+      check_against_reference(problem);
+    }
+  }
+}
+
+TEST_CASE("another sequence never notices") {
+  for (const Isa isa : supported_isas()) {
+    for (const Pattern& pattern : kPatterns) {
+      for (const float value : {kNaN, kInfinity, -kInfinity}) {
+        const Problem clean = random_problem({19, 30, 21}, 2, 32, pattern);
+        Problem dirty = clean;
+        for (int64_t token = 19; token < 49; ++token) {
+          for (int64_t d = 0; d < 64; ++d) {
+            dirty.q(token, 0, d) = value;
+            dirty.k(token, 0, d) = value;
+            dirty.v(token, 0, d) = value;
+          }
+        }
+        const Solution expected = solve(clean, isa);
+        const Solution solution = solve(dirty, isa);
+        for (size_t i = 0; i < 70 * 64; ++i) {
+          if (i < 19 * 64 || i >= 49 * 64) REQUIRE(solution.context[i] == expected.context[i]);
+        }
+        for (size_t t = 0; t < 70; ++t) {
+          if (t < 19 || t >= 49) REQUIRE(solution.received[t] == expected.received[t]);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a dropped key's value contributes nothing") {
+  for (const Isa isa : supported_isas()) {
+    Problem problem = integer_problem({40}, 1, 32, topk_by_number(4));
+    for (int64_t token = 0; token < 40; ++token) {
+      for (int64_t d = 0; d < 32; ++d) {
+        problem.q(token, 0, d) = 1.0f;
+        problem.k(token, 0, d) = token < 4 ? 1.0f : -1.0f;
+        if (token >= 4) problem.v(token, 0, d) = token % 2 == 0 ? kNaN : kInfinity;
+      }
+    }
+    CHECK_FALSE(any_nan(solve(problem, isa), 0, 40 * 32));
+  }
+}
+
+TEST_CASE("a key out of sight does not turn a row into NaN") {
+  for (const Isa isa : supported_isas()) {
+    Problem problem = random_problem({60}, 1, 32, band(9, 0));
+    problem.k(30, 0, 5) = kNaN;
+    const Solution solution = solve(problem, isa);
+    CHECK_FALSE(any_nan(solution, 0, 26 * 32));
+    CHECK(any_nan(solution, 26 * 32, 27 * 32));
+    CHECK(any_nan(solution, 34 * 32, 35 * 32));
+    CHECK_FALSE(any_nan(solution, 35 * 32, 60 * 32));
+  }
+}
+
+TEST_CASE("scores of -inf among finite ones are probabilities of zero") {
+  for (const Pattern& pattern : {dense(), topk_by_number(20), topk_by_number(39)}) {
+    Problem problem = integer_problem({40}, 1, 32, pattern);
+    for (int64_t token = 0; token < 40; ++token) {
+      for (int64_t d = 0; d < 32; ++d) problem.q(token, 0, d) = 1.0f;
+      if (token % 3 == 0) problem.k(token, 0, 0) = -kInfinity;
+    }
+    check_against_reference(problem);
+    for (const Isa isa : supported_isas()) {
+      const Solution solution = solve(problem, isa);
+      CHECK_FALSE(any_nan(solution, 0, 40 * 32));
+      CHECK(solution.received[3] == 0.0f);
+    }
+  }
+}
+
+TEST_CASE("sums that overflow are infinities like any other") {
+  for (const Pattern& pattern : kPatterns) {
+    Problem problem = integer_problem({25}, 1, 32, pattern);
+    for (int64_t d = 0; d < 32; ++d) {
+      problem.q(4, 0, d) = 1e30f;
+      problem.k(9, 0, d) = 1e30f;
+      problem.k(10, 0, d) = -1e30f;
+    }
+    check_against_reference(problem);
+  }
+}
+
+}  // namespace
+}  // namespace crisp
