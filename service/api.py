@@ -17,7 +17,7 @@ import anyio
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -115,7 +115,12 @@ class Api:
                 f"expected Content-Type: application/json (UTF-8), got "
                 f"{request.headers.get('content-type', 'none')[:100]!r}",
             )
-        return parse(kind, await request.body(), self.settings.max_texts)
+        try:
+            body = await request.body()
+        except ClientDisconnect:  # nobody is left to read this, but the log should stay quiet
+            message = "the connection was closed before the body was complete"
+            raise RequestError(400, "incomplete_body", message) from None
+        return parse(kind, body, self.settings.max_texts)
 
     def _engine(self, name: str) -> Engine:
         if name not in self.variants:
