@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import (
@@ -100,8 +100,8 @@ def load_checkpoint(
 
 
 def label_names_of(model: DistilBertForSequenceClassification) -> tuple[str, ...]:
-    names = model.config.id2label or {}
-    return tuple(str(names[i]) for i in range(len(names)))
+    names = cast("dict[int, str]", model.config.id2label)
+    return tuple(names[i] for i in range(len(names)))
 
 
 def _tokenizer(source: str | Path) -> PreTrainedTokenizerFast:

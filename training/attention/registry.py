@@ -63,7 +63,8 @@ def sparse_attention(
     """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     with torch.autocast(query.device.type, enabled=False):
-        scores = (query.float() * scaling) @ key.float().transpose(-1, -2)
+        # The scale comes after the dot products, as in the kernel: equal ones must tie.
+        scores = (query.float() @ key.float().transpose(-1, -2)) * scaling
         kept = LINK_RULES[pattern.name](scores, valid, pattern)
         probabilities = scores.masked_fill(~kept, -torch.inf).softmax(dim=-1)
     dropped = nn.functional.dropout(probabilities, p=dropout, training=training)

@@ -1,0 +1,204 @@
+"""A finished run -> the model folder: graph, tokenizer and manifest, checked and measured.
+
+The folder appears whole under its name, or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from transformers import DistilBertForSequenceClassification, PreTrainedTokenizerFast
+
+from export.errors import ExportError
+from export.functions import DOMAIN, DOMAIN_VERSION, OPERATOR
+from export.graph import packed_graph
+from export.manifest import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    DataFacts,
+    Manifest,
+    Measurement,
+    ModelFolder,
+    Operator,
+    TrainingFacts,
+    dump,
+    facts_of,
+)
+from export.parity import fp32_difference, int8_disagreement, onnx_logits
+from export.quantize import quantize
+from training.batches import Encodings
+from training.config import DataRecord, RunRecord
+from training.data import LabelledTexts, read_examples
+from training.finetune import encode
+from training.model import load_checkpoint
+from training.pattern import AttentionPattern
+from training.statistics import wilson_interval
+
+CALIBRATION_TEXTS = 2000  # at most, on which int8 is held against fp32
+
+
+def export_run(
+    run: Path,
+    out: Path,
+    *,
+    precision: Literal["fp32", "int8"] = "int8",
+    data: Sequence[str] = (),
+    replace: bool = False,
+) -> Manifest:
+    """Exports the run folder `run` to the model folder `out`, and returns its manifest.
+
+    `data` are labelled sets on which int8 is held against fp32 and the accuracy is measured;
+    without any, those that the run was evaluated on (or else trained on, for the first only).
+
+    Raises RunError where `run` is not finished, ParityError where the graph does not compute what
+    the checkpoint computes, ExportError where `out` is taken.
+    """
+    if out.exists() and not replace:
+        raise ExportError(f"{out} exists; give another --out, or --replace")
+    if out.exists() and not (out / MANIFEST_FILE).is_file():
+        raise ExportError(f"{out} is no model folder, so --replace leaves it alone")
+    record = RunRecord.load(run)
+    measured, calibration = _texts(record, data)
+    model, tokenizer, pattern = load_checkpoint(run)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        manifest = _build(
+            building, out.name, model, tokenizer, pattern, precision, record, measured, calibration
+        )
+        building.chmod(0o755)
+        _move_into_place(building, out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return manifest
+
+
+def _build(
+    folder: Path,
+    name: str,
+    model: DistilBertForSequenceClassification,
+    tokenizer: PreTrainedTokenizerFast,
+    pattern: AttentionPattern,
+    precision: Literal["fp32", "int8"],
+    record: RunRecord,
+    measured: Sequence[LabelledTexts],
+    calibration: Sequence[LabelledTexts],
+) -> Manifest:
+    limit = model.config.max_position_embeddings
+    graph = packed_graph(weights_of(model), model.config, pattern)
+    file = folder / MODEL_FILE
+    onnx.save(graph, file)
+    parity = {"fp32_largest_difference": fp32_difference(file, model, len(tokenizer), limit)}
+    if precision == "int8":
+        encoded = [
+            ids for texts in calibration for ids in encode(texts, tokenizer, limit).input_ids
+        ]
+        encoded = encoded[:: -(-len(encoded) // CALIBRATION_TEXTS)]
+        expected = onnx_logits(file, encoded, progress="fp32 on calibration texts")
+        onnx.save(quantize(graph), file)
+        found = onnx_logits(file, encoded, progress="int8 on calibration texts")
+        parity["int8_disagreement"] = int8_disagreement(expected, found)
+        parity["int8_calibration_texts"] = len(encoded)
+    _save_tokenizer(tokenizer, folder / TOKENIZER_FILE)
+    settings = record.settings
+    manifest = Manifest(
+        name=name,
+        labels=record.label_names,
+        max_tokens=limit,
+        attention=pattern.to_dict(),
+        precision=precision,
+        parameters=sum(p.numel() for p in model.parameters()),
+        trained=TrainingFacts(
+            base_model=settings.base,
+            data=tuple(_facts(entry) for entry in record.data),
+            seed=settings.seed,
+            settings={
+                key: value
+                for key, value in settings.to_dict().items()
+                if key not in ("data", "dev", "base", "attention", "seed")
+            },
+        ),
+        measured=tuple(
+            _measure(file, texts, encode(texts, tokenizer, limit)) for texts in measured
+        ),
+        parity=parity,
+        operators=(Operator(domain=DOMAIN, name=OPERATOR, version=DOMAIN_VERSION),),
+        versions=record.versions
+        | {"onnx": version("onnx"), "onnxruntime": onnxruntime.__version__},
+        files={part: facts_of(folder / part) for part in (MODEL_FILE, TOKENIZER_FILE)},
+    )
+    (folder / MANIFEST_FILE).write_text(dump(manifest), encoding="utf-8")
+    ModelFolder.load(folder)  # what we write, we can read
+    return manifest
+
+
+def weights_of(model: DistilBertForSequenceClassification) -> dict[str, NDArray[np.float32]]:
+    """The parameters by name, float32."""
+    return {name: tensor.float().cpu().numpy() for name, tensor in model.state_dict().items()}
+
+
+def _texts(
+    record: RunRecord, data: Sequence[str]
+) -> tuple[list[LabelledTexts], list[LabelledTexts]]:
+    """The sets to measure on, and those to hold int8 against fp32 on."""
+    settings = record.settings
+    sources, split = list(data) or list(settings.dev), "validation"
+    measure = bool(sources)
+    if not sources:
+        sources, split = list(settings.data), "train"
+    read = [
+        read_examples(
+            source,
+            split=split,
+            label_names=record.label_names,
+            text_column=settings.text_column,
+            label_column=settings.label_column,
+        )
+        for source in sources
+    ]
+    return (read if measure else []), read
+
+
+def _measure(file: Path, texts: LabelledTexts, encodings: Encodings) -> Measurement:
+    logits = onnx_logits(file, encodings.input_ids, progress=f"accuracy on {texts.name}")
+    correct = int((logits.argmax(axis=1) == np.asarray(encodings.labels)).sum())
+    interval = wilson_interval(correct, len(texts))
+    return Measurement(
+        data=_facts(DataRecord(texts.name, len(texts), texts.sha256)),
+        accuracy=correct / len(texts),
+        low=interval.low,
+        high=interval.high,
+    )
+
+
+def _facts(record: DataRecord) -> DataFacts:
+    return DataFacts(**asdict(record))
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, file: Path) -> None:
+    compact = json.dumps(
+        json.loads(tokenizer.backend_tokenizer.to_str()), ensure_ascii=False, separators=(",", ":")
+    )
+    file.write_text(compact, encoding="utf-8")
+
+
+def _move_into_place(building: Path, out: Path) -> None:
+    if out.exists():
+        old = Path(mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
+        out.replace(old)
+        building.replace(out)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        building.replace(out)
