@@ -72,12 +72,11 @@ class ErrorShape:
 async def _answer(
     scope: Scope, receive: Receive, send: Send, status: int, original: Headers
 ) -> None:
-    phrase = HTTPStatus(status).phrase
-    message = _MESSAGES.get(status, phrase).format(
+    known = HTTPStatus(status)
+    message = _MESSAGES.get(status, known.phrase).format(
         path=scope["path"], method=scope["method"], allow=original.get("allow", "other methods")
     )
-    code = phrase.lower().replace(" ", "_").replace("-", "_")
-    response = error_response(RequestError(status, code, message))
+    response = error_response(RequestError(status, known.name.lower(), message))
     for name in ("allow", "retry-after"):
         if name in original:
             response.headers[name] = original[name]

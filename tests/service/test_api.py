@@ -1,0 +1,160 @@
+"""What is hard to provoke from outside: an overloaded service, one that fails, and its probes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from service.api import Api, comparison
+from service.engine import Answer, Prediction, Timing
+from service.middleware import BodyLimit, ErrorShape
+from service.settings import Settings
+
+
+def client_of(app: ASGIApp) -> httpx.AsyncClient:
+    """A client of `app` in this process, with the middleware that the service puts around it."""
+    wrapped = ErrorShape(BodyLimit(app, max_bytes=1000))
+    transport = httpx.ASGITransport(wrapped, raise_app_exceptions=False)  # type: ignore[arg-type]
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+@contextlib.asynccontextmanager
+async def started(api: Api) -> AsyncIterator[httpx.AsyncClient]:
+    app = api.app()
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        yield client
+
+
+def test_waiting_too_long_for_a_turn_gets_503_and_when_to_come_back(models_dir: Path) -> None:
+    async def scenario() -> tuple[httpx.Response, httpx.Response]:
+        api = Api(Settings(models=models_dir, threads=1, max_wait_seconds=0.05))
+        async with started(api) as client:
+            await api._turns.acquire_on_behalf_of("somebody else")
+            late = await client.post("/predict", json={"texts": ["good"]})
+            api._turns.release_on_behalf_of("somebody else")
+            return late, await client.post("/predict", json={"texts": ["good"]})
+
+    late, after = asyncio.run(scenario())
+    assert late.status_code == 503
+    assert late.headers["retry-after"] == "1"
+    assert late.json()["error"]["code"] == "overloaded"
+    assert after.status_code == 200
+
+
+def test_a_run_that_has_begun_is_not_cut_off(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> httpx.Response:
+        api = Api(Settings(models=models_dir, threads=1, max_wait_seconds=0.05))
+        async with started(api) as client:
+            predict = api.variants.default.predict
+
+            def slow(texts: list[str]) -> Answer:
+                anyio.from_thread.run(anyio.sleep, 0.2)
+                return predict(texts)
+
+            monkeypatch.setattr(api.variants.default, "predict", slow)
+            return await client.post("/predict", json={"texts": ["good"]})
+
+    assert asyncio.run(scenario()).status_code == 200
+
+
+def test_time_in_the_queue_is_told(models_dir: Path) -> None:
+    async def scenario() -> httpx.Response:
+        api = Api(Settings(models=models_dir, threads=1))
+        async with started(api) as client, anyio.create_task_group() as tasks:
+            await api._turns.acquire_on_behalf_of("somebody else")
+
+            async def release() -> None:
+                await anyio.sleep(0.2)
+                api._turns.release_on_behalf_of("somebody else")
+
+            tasks.start_soon(release)
+            return await client.post("/predict", json={"texts": ["good"]})
+
+    assert asyncio.run(scenario()).json()["timing"]["queue_ms"] >= 150
+
+
+def test_a_failure_is_logged_but_not_shown(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: list[str]) -> Answer:
+        raise RuntimeError("the secret of the house")
+
+    async def scenario() -> httpx.Response:
+        api = Api(Settings(models=models_dir, threads=1))
+        async with started(api) as client:
+            monkeypatch.setattr(api.variants.default, "predict", fail)
+            return await client.post("/predict", json={"texts": ["good"]})
+
+    with caplog.at_level(logging.ERROR, "crisp.service"):
+        response = asyncio.run(scenario())
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "internal_server_error"
+    assert "secret" not in response.text
+    assert "POST /predict failed" in caplog.text
+    assert "the secret of the house" in caplog.text
+
+
+async def unready(_: Request) -> Response:
+    return PlainTextResponse("no", 503, headers={"Retry-After": "7"})
+
+
+async def teapot(_: Request) -> Response:
+    return PlainTextResponse("no", 418)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code", "retry_after"),
+    [
+        ("/unready", 503, "service_unavailable", "7"),
+        ("/teapot", 418, "im_a_teapot", None),
+        ("/missing", 404, "not_found", None),
+    ],
+)
+def test_answers_of_others_get_the_one_shape(
+    path: str, status: int, code: str, retry_after: str | None
+) -> None:
+    app = Starlette(routes=[Route("/unready", unready), Route("/teapot", teapot)])
+
+    async def scenario() -> httpx.Response:
+        async with client_of(app) as client:
+            return await client.get(path)
+
+    response = asyncio.run(scenario())
+    assert response.status_code == status
+    assert response.json()["error"]["code"] == code
+    assert response.headers.get("retry-after") == retry_after
+
+
+def answer(*labels: str) -> Answer:
+    predictions = [Prediction(label, 1.0, {label: 1.0}, 3, False) for label in labels]
+    return Answer(predictions, Timing(0, 0, 0))
+
+
+def test_agreement_is_the_share_of_texts_with_the_label_of_the_baseline() -> None:
+    answers = {
+        "dense": answer("a", "a", "b", "b"),
+        "other": answer("b", "b", "b", "b"),
+        "sparse": answer("a", "a", "b", "a"),
+    }
+    found = comparison("dense", answers)
+    assert found.agreement == {"other": 0.5, "sparse": 0.75}
+    assert [row.agree for row in found.comparisons] == [False, False, True, False]
+    assert {name: p.label for name, p in found.comparisons[3].predictions.items()} == {
+        "dense": "b",
+        "other": "b",
+        "sparse": "a",
+    }
