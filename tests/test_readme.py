@@ -21,8 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 from _pytest.mark.structures import ParameterSet
-
-from tests.shell_blocks import ShellBlock, broken_links, resembles, shell_blocks
+from shell_blocks import ShellBlock, broken_links, resembles, shell_blocks
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
