@@ -1,4 +1,4 @@
-"""`crisp predict`: texts from arguments, files and stdin, and what is said of those it can't read."""
+"""`crisp predict`: texts from arguments, files and stdin, and what it says of bad ones."""
 
 from __future__ import annotations
 
@@ -122,11 +122,11 @@ def test_an_argument_that_is_no_text_is_refused(models_dir: Path, text: str, mes
 
 
 def test_an_unknown_variant_is_refused_with_the_known_ones(models_dir: Path) -> None:
-    with pytest.raises(ModelsError, match="no variant 'huge' .* known: dense, sparse"):
+    with pytest.raises(ModelsError, match=r"no variant 'huge' .* known: dense, sparse"):
         predict_texts(["good"], models_dir, "huge")
 
 
-def test_a_broken_model_is_refused(models_dir: Path, tmp_path: Path) -> None:
+def test_a_broken_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sparse").mkdir()
     with pytest.raises(ExportError, match=r"has no manifest\.json"):
         predict_texts(["good"], tmp_path, None)
