@@ -26,6 +26,7 @@ from shell_blocks import ShellBlock, broken_links, resembles, shell_blocks
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 BUNDLED = ROOT / "service" / "models"
+STAGES = ("training", "export", "service", "loadtests")
 ADDRESS = "127.0.0.1:3000"
 CLOSED = "http://127.0.0.1:9"  # a proxy that nobody runs
 RUN_ALL = "<!-- every shell block is run -->"
@@ -206,6 +207,15 @@ def test_the_file_tree_names_what_is_there() -> None:
     named = tree_entries((ROOT / "README.md").read_text(encoding="utf-8"))
     assert len(named) > 10
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_file_tree_names_every_module() -> None:
+    named = tree_entries((ROOT / "README.md").read_text(encoding="utf-8"))
+    everywhere = {"__init__.py", "commands.py", "errors.py"}
+    modules = [file for stage in STAGES for file in (ROOT / stage).rglob("*.py")]
+    paths = [str(file.relative_to(ROOT)) for file in modules if file.name not in everywhere]
+    folders = tuple(entry for entry in named if re.fullmatch(r"\w+/\w+/", entry))
+    assert [path for path in paths if path not in named and not path.startswith(folders)] == []
 
 
 def test_every_decision_is_in_the_index() -> None:
