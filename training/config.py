@@ -91,6 +91,7 @@ class RunRecord:
     dev: tuple[DataRecord, ...]
     dropped_overlap: int  # training texts dropped because they also stand in a dev set
     history: tuple[dict[str, Any], ...]  # one entry an epoch: accuracy and loss on train and dev
+    processes: int
     seconds: float  # wall time of the training loop (of its last part, where it was resumed)
     versions: dict[str, str]
 
@@ -116,6 +117,7 @@ class RunRecord:
                 dev=tuple(DataRecord(**entry) for entry in values["dev"]),
                 dropped_overlap=values["dropped_overlap"],
                 history=tuple(values["history"]),
+                processes=values["processes"],
                 seconds=values["seconds"],
                 versions=values["versions"],
             )

@@ -57,7 +57,7 @@ def finetune(settings: TrainingSettings, out: Path, *, save_minutes: float = 2.0
 
     Raises TrainingError (DataError, BaseModelError, RunError) before any long work begins.
     """
-    _claim(out, settings)
+    _refuse_if_taken(out, settings)
     train, dev, dropped = load_data(settings)
     model, tokenizer = load_base(
         settings.base, train[0].label_names, settings.attention, seed=settings.seed
@@ -83,6 +83,9 @@ def finetune(settings: TrainingSettings, out: Path, *, save_minutes: float = 2.0
         callbacks=[CheckpointByTime(save_minutes)],
     )
     trainer.settings = settings
+    if trainer.is_world_process_zero():
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / SETTINGS_FILE, _as_json(settings))
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressBar([texts.name for texts in dev]))
     started = time.monotonic()
@@ -94,6 +97,7 @@ def finetune(settings: TrainingSettings, out: Path, *, save_minutes: float = 2.0
         dev=_records(dev),
         dropped_overlap=dropped,
         history=_history(trainer.state, [texts.name for texts in dev]),
+        processes=trainer.args.world_size,
         seconds=round(time.monotonic() - started, 1),
         versions={name: version(name) for name in _PACKAGES}
         | {"python": platform.python_version()},
@@ -175,13 +179,13 @@ class _BucketTrainer(Trainer):
         return BucketLoader(self.train_dataset, batch_sampler=buckets, collate_fn=pad)
 
 
-def _claim(out: Path, settings: TrainingSettings) -> None:
-    """Makes `out` the folder of these settings, or says why it cannot be."""
+def _refuse_if_taken(out: Path, settings: TrainingSettings) -> None:
+    """Raises RunError unless `out` is free, or holds an unfinished run of the same settings."""
     if int(os.environ.get("RANK", "0")) != 0:
-        return
+        return  # the first process may already have made it
     if (out / RUN_FILE).exists():
         raise RunError(f"{out} holds a finished run; give another --out, or remove it first")
-    asked = json.loads(json.dumps(settings.to_dict()))
+    asked = json.loads(_as_json(settings))
     file = out / SETTINGS_FILE
     if file.is_file():
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -195,8 +199,10 @@ def _claim(out: Path, settings: TrainingSettings) -> None:
             )
     elif out.exists() and any(out.iterdir()):
         raise RunError(f"{out} is not empty and holds no run; give another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, json.dumps(asked, indent=2) + "\n")
+
+
+def _as_json(settings: TrainingSettings) -> str:
+    return json.dumps(settings.to_dict(), indent=2) + "\n"
 
 
 def _hold_out(

@@ -1,0 +1,185 @@
+"""The torch patterns against a plain loop, and the properties that every pattern must keep."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from training.attention.registry import (
+    CONFIG_FIELD,
+    IMPLEMENTATION,
+    LINK_RULES,
+    register_attention,
+    sparse_attention,
+)
+from training.pattern import PATTERN_NAMES, AttentionPattern
+
+PATTERNS = (
+    AttentionPattern("dense"),
+    AttentionPattern("topk", density=0.2),
+    AttentionPattern("topk", density=1.0),
+    AttentionPattern("topk", k=3),
+    AttentionPattern("band", window=5),
+    AttentionPattern("band", window=1, globals=2),
+    AttentionPattern("block", size=4),
+    AttentionPattern("block", size=3, globals=1),
+)
+every_pattern = pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+
+
+def random_input(lengths: list[int], seed: int = 0, heads: int = 2, size: int = 8) -> list[Tensor]:
+    """query, key, value [B, H, S, D] and valid [B, S], with rubbish in the padding."""
+    generator = torch.Generator().manual_seed(seed)
+    longest = max(lengths)
+    qkv = [torch.randn(len(lengths), heads, longest, size, generator=generator) for _ in range(3)]
+    valid = torch.arange(longest)[None] < torch.tensor(lengths)[:, None]
+    for tensor in qkv:
+        tensor.masked_fill_(~valid[:, None, :, None], 1e3)
+    return [*qkv, valid]
+
+
+def visible(pattern: AttentionPattern, i: int, j: int) -> bool:
+    """Whether query i may see key j by its position alone, as the pattern's definition says."""
+    tokens = pattern.globals or 0
+    if pattern.name == "band":
+        assert pattern.window is not None
+        return abs(i - j) <= pattern.window // 2 or i < tokens or j < tokens
+    if pattern.name == "block":
+        assert pattern.size is not None
+        return i // pattern.size == j // pattern.size or i < tokens or j < tokens
+    return True
+
+
+def loop_attention(q: Tensor, k: Tensor, v: Tensor, pattern: AttentionPattern) -> Tensor:
+    """Context [L, D] of one sequence and head, link by link, in double precision."""
+    length, size = q.shape
+    context = torch.zeros(length, size, dtype=torch.float64)
+    for i in range(length):
+        scores = {
+            j: float(q[i].double() @ k[j].double()) / math.sqrt(size)
+            for j in range(length)
+            if visible(pattern, i, j)
+        }
+        if pattern.name == "topk":
+            threshold = sorted(scores.values(), reverse=True)[pattern.kept(length) - 1]
+            scores = {j: score for j, score in scores.items() if score >= threshold}
+        total = sum(math.exp(score) for score in scores.values())
+        for j, score in scores.items():
+            context[i] += math.exp(score) / total * v[j].double()
+    return context
+
+
+def test_every_pattern_has_a_rule() -> None:
+    assert set(LINK_RULES) == set(PATTERN_NAMES)
+
+
+@every_pattern
+@settings(max_examples=15, deadline=None)
+@given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=3), seed=st.integers(0, 99))
+def test_equals_the_loop(pattern: AttentionPattern, lengths: list[int], seed: int) -> None:
+    q, k, v, valid = random_input(lengths, seed)
+    context, probabilities = sparse_attention(q, k, v, valid, pattern)
+    for b, length in enumerate(lengths):
+        for h in range(q.shape[1]):
+            one = (q[b, h, :length], k[b, h, :length], v[b, h, :length])
+            torch.testing.assert_close(
+                context[b, h, :length].double(), loop_attention(*one, pattern), atol=1e-5, rtol=1e-5
+            )
+    real = probabilities.transpose(1, 2)[valid]
+    torch.testing.assert_close(real.sum(-1), torch.ones(real.shape[:-1]))
+
+
+@every_pattern
+def test_padding_is_never_attended_and_gives_no_nan(pattern: AttentionPattern) -> None:
+    q, k, v, valid = random_input([3, 11, 1])
+    context, probabilities = sparse_attention(q, k, v, valid, pattern)
+    assert context.isfinite().all()
+    to_padding = probabilities.masked_fill(valid[:, None, None, :], 0.0).transpose(1, 2)[valid]
+    assert to_padding.sum() == 0
+
+
+@every_pattern
+def test_the_rest_of_the_batch_changes_nothing(pattern: AttentionPattern) -> None:
+    q, k, v, valid = random_input([9, 4, 12])
+    together, _ = sparse_attention(q, k, v, valid, pattern)
+    for b, length in enumerate([9, 4, 12]):
+        one = [tensor[b : b + 1, :, :length] for tensor in (q, k, v)]
+        alone, _ = sparse_attention(*one, valid[b : b + 1, :length], pattern)
+        torch.testing.assert_close(together[b, :, :length], alone[0])
+
+
+@every_pattern
+def test_gradients_flow_through_kept_links_only(pattern: AttentionPattern) -> None:
+    q, k, v, valid = random_input([10])
+    v.requires_grad_()
+    k.requires_grad_()
+    context, probabilities = sparse_attention(q, k, v, valid, pattern)
+    query = 4
+    context[0, 0, query].sum().backward()
+    kept = probabilities[0, 0, query] > 0
+    assert v.grad is not None
+    assert k.grad is not None
+    assert torch.equal(v.grad[0, 0].abs().sum(-1) > 0, kept)
+    assert not k.grad[0, 0][~kept].any()
+    if kept.sum() > 1:
+        assert k.grad[0, 0][kept].any()
+    assert not v.grad[0, 1].any()  # the other head
+
+
+def test_topk_at_density_1_equals_dense() -> None:
+    q, k, v, valid = random_input([7, 30, 1])
+    dense, _ = sparse_attention(q, k, v, valid, AttentionPattern("dense"))
+    topk, _ = sparse_attention(q, k, v, valid, AttentionPattern("topk", density=1.0))
+    torch.testing.assert_close(dense, topk, rtol=0, atol=0)
+
+
+def test_keys_that_tie_with_the_last_kept_one_are_kept() -> None:
+    q = torch.ones(1, 1, 5, 4)
+    k = torch.tensor([3.0, 1.0, 2.0, 2.0, 2.0])[None, None, :, None].expand(1, 1, 5, 4)
+    pattern = AttentionPattern("topk", k=2)
+    _, probabilities = sparse_attention(q, k, q, torch.ones(1, 5, dtype=torch.bool), pattern)
+    assert (probabilities[0, 0] > 0).tolist() == [[True, False, True, True, True]] * 5
+
+
+def test_autocast_does_not_tie_scores() -> None:
+    q, k, v, valid = random_input([64])
+    pattern = AttentionPattern("topk", density=0.25)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, probabilities = sparse_attention(q, k, v, valid, pattern)
+    assert ((probabilities > 0).sum(-1) == 16).all()
+
+
+def test_a_nan_score_stays_visible() -> None:
+    q, k, v, valid = random_input([6])
+    k[0, 0, 2] = torch.nan
+    context, _ = sparse_attention(q, k, v, valid, AttentionPattern("topk", k=1))
+    assert context[0, 0].isnan().all()
+    assert context[0, 1].isfinite().all()
+
+
+@every_pattern
+def test_transformers_obeys_pattern_and_padding(base: Path, pattern: AttentionPattern) -> None:
+    """Through the real DistilBERT: with the mask function missing or the pattern forgotten, the
+    logits of a padded text would differ from those of the same text alone."""
+    from training.model import load_base
+
+    register_attention()
+    model, tokenizer = load_base(str(base), ("negative", "positive"), pattern)
+    model.eval()
+    assert model.config._attn_implementation == IMPLEMENTATION
+    assert getattr(model.config, CONFIG_FIELD) == pattern.to_dict()
+    texts = ["good", "that meal was so very very bad and cold and dull and awful"]
+    padded = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        together = model(**padded).logits
+        for i, text in enumerate(texts):
+            alone = model(**tokenizer(text, return_tensors="pt")).logits[0]
+            torch.testing.assert_close(together[i], alone)
+        unmasked = model(input_ids=padded["input_ids"]).logits[0]
+    assert not torch.allclose(unmasked, together[0], atol=1e-4)

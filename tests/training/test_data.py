@@ -1,0 +1,161 @@
+"""Reading labelled texts: every format gives the same examples, every defect its own message."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.data import (
+    Example,
+    LabelledTexts,
+    read_examples,
+    require_several_classes,
+    without_overlap,
+)
+from training.errors import DataError
+
+ROWS = [
+    ('He said "fine", and left.', 1),
+    ("Dull, dull, dull", 0),
+    ("naïve ☃", 1),
+]
+
+
+def write(file: Path, rows: list[tuple[str, int]]) -> Path:
+    if file.suffix == ".tsv":
+        lines = ["sentence\tlabel", *(f"{t}\t{n}" for t, n in rows)]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    elif file.suffix == ".csv":
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([("sentence", "label"), *rows])
+    elif file.suffix == ".jsonl":
+        lines = [json.dumps({"sentence": t, "label": n}) for t, n in rows]
+        file.write_text("\n".join(lines), encoding="utf-8")
+    else:
+        table = {"sentence": [t for t, _ in rows], "label": [n for _, n in rows]}
+        pyarrow.parquet.write_table(pyarrow.table(table), file)
+    return file
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".csv", ".jsonl", ".parquet"])
+def test_every_format_gives_the_same_examples(tmp_path: Path, ending: str) -> None:
+    texts = read_examples(write(tmp_path / f"rows{ending}", ROWS))
+    assert texts.examples == tuple(Example(t, n) for t, n in ROWS)
+    assert texts.label_names == ("negative", "positive")
+    assert len(texts.sha256) == 64
+
+
+plain = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1).filter(str.strip)
+
+
+@given(st.lists(st.tuples(plain, st.integers(0, 1)), min_size=1, max_size=20))
+def test_any_text_survives_csv_and_jsonl(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    expected = tuple(Example(t, n) for t, n in rows)
+    assert read_examples(write(folder / "rows.csv", rows)).examples == expected
+    assert read_examples(write(folder / "rows.jsonl", rows)).examples == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"sentence\tlabel\n", "no rows"),
+        (b"words\tlabel\nfine\t1\n", "no column 'sentence' or 'text'.*'words'.*--text-column"),
+        (b"sentence\tstars\nfine\t1\n", "no column 'label'.*--label-column"),
+        (b"sentence\tlabel\nfine\t1\nbad\n", "row 2: 1 columns where the header has 2"),
+        (b"sentence\tlabel\nfine\t1\n \t0\n", "row 2: the text is empty"),
+        (b"sentence\tlabel\nfine\t1\nbad\t\n", "row 2 has no label"),
+        (b"sentence\tlabel\nfine\t1\ncaf\xe9\t0\n", "not UTF-8: line 3 has the byte 0xe9.*iconv"),
+    ],
+)
+def test_defects_of_a_table(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "rows.tsv"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_examples(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.jsonl", '{"sentence": "fine", "label": 1}\n{"sentence"\n', "line 2: not JSON"),
+        ("rows.jsonl", "[1]\n", "line 1: expected a JSON object"),
+        ("rows.csv", 'sentence,label\n"fine,1\n', "not a CSV file"),
+        ("rows.parquet", "no", "not a Parquet file"),
+        ("rows.txt", "fine", "expected a file that ends in"),
+    ],
+)
+def test_defects_of_other_files(tmp_path: Path, name: str, content: str, message: str) -> None:
+    file = tmp_path / name
+    file.write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_examples(file)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read_examples(tmp_path / "rows.tsv")
+
+
+def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(DataError, match="Offline, give --data a") as caught:
+        read_examples("someone/some-set")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_data_set_through_the_real_loader(tmp_path: Path) -> None:
+    """`datasets` loads local folders by the same call as hub names; ClassLabel columns included."""
+    import datasets
+
+    labels = datasets.ClassLabel(names=["negative", "positive"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": labels})
+    rows = {"text": ["fine", "dull"], "label": [1, 0]}
+    table = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict({"train": table}).save_to_disk(tmp_path / "set")
+    loaded = datasets.load_from_disk(str(tmp_path / "set"))["train"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load_dataset", lambda *_, **__: loaded)
+        texts = read_examples("someone/some-set")
+    assert texts.examples == (Example("fine", 1), Example("dull", 0))
+
+
+def test_labels_by_name_follow_the_models_order(tmp_path: Path) -> None:
+    file = tmp_path / "rows.tsv"
+    file.write_text("text\tsentiment\nfine\tPositive\ndull\tnegative\n")
+    assert [e.label for e in read_examples(file).examples] == [1, 0]
+    other = read_examples(file, label_names=("positive", "negative"))
+    assert [e.label for e in other.examples] == [0, 1]
+    with pytest.raises(DataError, match="row 1: unknown label 'Positive'; known: spam, ham"):
+        read_examples(file, label_names=("spam", "ham"))
+
+
+def test_one_class_alone_is_refused(tmp_path: Path) -> None:
+    texts = read_examples(write(tmp_path / "rows.tsv", [("fine", 1), ("good", 1)]))
+    with pytest.raises(DataError, match="every row is labelled 'positive'"):
+        require_several_classes(texts)
+
+
+def test_texts_that_are_held_out_too_are_dropped() -> None:
+    def texts(*words: str) -> LabelledTexts:
+        examples = tuple(Example(word, 0) for word in words)
+        return LabelledTexts("t", examples, ("negative", "positive"), "")
+
+    kept, dropped = without_overlap(texts("A fine day!", "Rain."), [texts("a fine  day")])
+    assert [e.text for e in kept.examples] == ["Rain."]
+    assert dropped == 1

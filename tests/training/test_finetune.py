@@ -1,0 +1,235 @@
+"""Fine-tuning for real, on a tiny model: run folders, resuming, processes, clear refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import crisp
+from training.config import RunRecord, TrainingSettings
+from training.errors import BaseModelError, DataError, RunError, TrainingError
+from training.evaluate import evaluate_run
+from training.finetune import CHECKPOINTS, finetune, last_checkpoint
+from training.model import load_checkpoint
+from training.pattern import AttentionPattern
+
+
+@pytest.fixture(scope="module")
+def settings(base: Path, train_tsv: Path, dev_tsv: Path) -> TrainingSettings:
+    return TrainingSettings(
+        data=(str(train_tsv),),
+        dev=(str(dev_tsv),),
+        base=str(base),
+        attention=AttentionPattern("topk", density=0.5),
+        epochs=6,
+        learning_rate=5e-3,
+        max_tokens=24,
+        batch_size=16,
+        precision="fp32",
+    )
+
+
+@pytest.fixture(scope="module")
+def run(settings: TrainingSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    finetune(settings, out)
+    return out
+
+
+def test_it_learns_and_records(run: Path, settings: TrainingSettings) -> None:
+    record = RunRecord.load(run)
+    assert record.settings == settings
+    assert [entry["epoch"] for entry in record.history] == [1, 2, 3, 4, 5, 6]
+    (dev,) = [key for key in record.history[-1] if key.endswith("dev.tsv")]
+    assert record.history[-1][dev]["accuracy"] > 0.9
+    assert record.history[-1][dev]["loss"] < record.history[0][dev]["loss"]
+    assert record.data[0].rows + record.dropped_overlap == 240
+    assert not (run / CHECKPOINTS).exists()
+    assert {"config.json", "model.safetensors", "tokenizer.json", "run.json"} <= {
+        file.name for file in run.iterdir()
+    }
+
+
+def test_a_reloaded_run_keeps_its_attention(run: Path, settings: TrainingSettings) -> None:
+    model, tokenizer, pattern = load_checkpoint(run)
+    assert pattern == settings.attention
+    inputs = tokenizer("this film was very very good and so was that book", return_tensors="pt")
+    with torch.inference_mode():
+        sparse = model(**inputs).logits
+        model.config.crisp_attention = {"name": "dense"}
+        dense = model(**inputs).logits
+    assert not torch.allclose(sparse, dense, atol=1e-5)
+
+
+def test_evaluation_agrees_with_training(run: Path, dev_tsv: Path) -> None:
+    (found,) = evaluate_run(run, [str(dev_tsv)], split="validation")
+    last = RunRecord.load(run).history[-1]
+    (dev,) = [key for key in last if key.endswith("dev.tsv")]
+    assert found.accuracy == pytest.approx(last[dev]["accuracy"])
+    assert found.loss == pytest.approx(last[dev]["loss"], abs=1e-4)
+    assert sum(map(sum, found.confusion)) == found.data.rows == 40
+    right = sum(found.confusion[i][i] for i in range(2))
+    assert found.accuracy == right / 40
+    assert found.interval.low < found.accuracy <= found.interval.high
+
+
+def test_evaluate_on_the_command_line(run: Path, dev_tsv: Path) -> None:
+    found = CliRunner().invoke(crisp.app, ["evaluate", str(run), "--data", str(dev_tsv), "--json"])
+    assert found.exit_code == 0, found.output
+    (report,) = json.loads(found.stdout)
+    assert report["data"]["rows"] == 40
+    table = CliRunner().invoke(crisp.app, ["evaluate", str(run), "--data", str(dev_tsv)])
+    assert "95 % interval" in table.stdout
+
+
+def test_a_failure_half_way_is_resumed_to_the_same_weights(
+    run: Path,
+    settings: TrainingSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stops inside an epoch, goes on, and ends where the uninterrupted run ended."""
+    from transformers import Trainer
+
+    step, seen = Trainer.training_step, 0
+
+    def fail_once(self: Trainer, *args: object, **kwargs: object) -> object:
+        nonlocal seen
+        seen += 1
+        if seen == 20:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    out = tmp_path / "resumed"
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "training_step", fail_once)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(settings, out, save_minutes=0)
+    with pytest.raises(RunError, match="no finished run"):
+        RunRecord.load(out)
+    with pytest.raises(RunError, match=r"other settings \(seed: 0 there, 1 now\)"):
+        finetune(replace(settings, seed=1), out)
+    # A checkpoint whose writing was cut off is passed over.
+    newest = last_checkpoint(out / CHECKPOINTS)
+    assert newest is not None
+    broken = out / CHECKPOINTS / "checkpoint-999"
+    broken.mkdir()
+    (broken / "trainer_state.json").write_text('{"global_st')
+    assert last_checkpoint(out / CHECKPOINTS) == newest
+    finetune(settings, out)
+    whole, resumed = load_file(run / "model.safetensors"), load_file(out / "model.safetensors")
+    for name, tensor in whole.items():
+        torch.testing.assert_close(resumed[name], tensor, atol=1e-6, rtol=0)
+    assert RunRecord.load(out).history == RunRecord.load(run).history
+
+
+def command(settings: TrainingSettings, out: Path) -> list[str]:
+    return [
+        *("-m", "crisp", "train", "--data", settings.data[0], "--dev", settings.dev[0]),
+        *("--base", settings.base, "--density", "0.5", "--epochs", "6", "--max-tokens", "24"),
+        *("--learning-rate", "5e-3", "--batch-size", "16", "--precision", "fp32"),
+        *("--out", str(out)),
+    ]
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_is_resumed(
+    run: Path, settings: TrainingSettings, tmp_path: Path
+) -> None:
+    """kill -9 while a checkpoint is being written, and at several moments after; each time the
+    same command goes on, and the weights end where those of the whole run ended."""
+    out = tmp_path / "killed"
+    argv = [sys.executable, *command(settings, out)]
+    seen: set[Path] = set()
+    kills = 0
+    for delay in (0.0, 0.02, 0.2, 0.0, 0.5):
+        with subprocess.Popen(
+            argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            while process.poll() is None:
+                found = set((out / CHECKPOINTS).glob("checkpoint-*"))
+                if found - seen:
+                    time.sleep(delay)
+                    process.send_signal(signal.SIGKILL)
+                    kills += 1
+                    seen |= found
+                    break
+                time.sleep(0.002)
+    assert kills >= 2
+    if not (out / "run.json").exists():
+        subprocess.run(argv, check=True, capture_output=True)
+    assert RunRecord.load(out).history[-1]["epoch"] == 6
+    whole, resumed = load_file(run / "model.safetensors"), load_file(out / "model.safetensors")
+    for name, tensor in whole.items():
+        torch.testing.assert_close(resumed[name], tensor, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_two_processes_over_gloo(settings: TrainingSettings, tmp_path: Path) -> None:
+    out = tmp_path / "two"
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launch, *command(settings, out)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = RunRecord.load(out)
+    assert record.processes == 2
+    (dev,) = [key for key in record.history[-1] if key.endswith("dev.tsv")]
+    assert record.history[-1][dev]["accuracy"] > 0.85
+
+
+def test_refusals_come_before_any_work(
+    settings: TrainingSettings, run: Path, tmp_path: Path
+) -> None:
+    one_class = tmp_path / "one.tsv"
+    one_class.write_text("sentence\tlabel\ngood\t1\nfine\t1\n")
+    bert = tmp_path / "bert"
+    bert.mkdir()
+    (bert / "config.json").write_text('{"model_type": "bert"}')
+    for change, error, message in (
+        ({"data": ("nowhere.tsv",)}, DataError, "nowhere.tsv does not exist"),
+        ({"data": (str(one_class),)}, DataError, "training needs two classes"),
+        ({"base": str(bert)}, BaseModelError, "is a bert model"),
+        ({"base": str(tmp_path / "none")}, BaseModelError, "use --base minilm"),
+    ):
+        with pytest.raises(error, match=message):
+            finetune(replace(settings, **change), tmp_path / "refused")
+        assert not (tmp_path / "refused").exists()
+    with pytest.raises(RunError, match="holds a finished run"):
+        finetune(settings, run)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="not empty"):
+        finetune(settings, tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"batch_tokens": 8}, "must hold one text"),
+        ({"precision": "int4"}, "precision must be"),
+        ({"data": ()}, "no training data"),
+    ],
+)
+def test_senseless_settings(
+    settings: TrainingSettings, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message):
+        replace(settings, **change)
