@@ -111,7 +111,11 @@ def loadtest(
             started=started.isoformat(timespec="seconds"),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             plan=plan.to_dict(),
-            service={"url": target.url, "started_here": url is None, "models": target.models},
+            service={
+                "url": target.url,
+                "started_with": target.started_with,
+                "models": target.models,
+            },
         )
         if turns:
             report.show(console, turns)

@@ -60,7 +60,8 @@ class Plan:
 @dataclass(frozen=True)
 class Turn:
     """One variant in one round. `latencies_ms` has the right answers, in the order they came;
-    `faults` counts the failed requests, wrong answers among them, by what was wrong."""
+    `faults` counts the failed requests, wrong answers among them, by what was wrong.
+    `client_saturated`: Locust used more than nine tenths of its core, so it bounds the figures."""
 
     number: int
     variant: str
@@ -70,6 +71,7 @@ class Turn:
     texts: int
     tokens: int
     faults: dict[str, int]
+    client_saturated: bool = False
 
     @property
     def failures(self) -> int:
@@ -141,7 +143,7 @@ def _command(plan: Plan, url: str, number: int, variant: str, samples: Path) -> 
         "--host": url,
         "--users": plan.users,
         "--spawn-rate": plan.spawn_rate,
-        "--run-time": plan.seconds_a_turn,
+        "--seconds": plan.duration,
         "--stop-timeout": _SECONDS_TO_FINISH,
         "--exit-code-on-error": 0,
         "--loglevel": "WARNING",

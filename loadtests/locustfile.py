@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
+from threading import Timer
 from time import perf_counter, sleep
 from typing import Any
 
@@ -34,6 +35,9 @@ def _add_options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--workload", default="sst", choices=WORKLOADS, help="lengths of the texts")
     parser.add_argument("--texts", default="", help="file of texts, one a line, instead")
     parser.add_argument("--batch", type=int, default=1, help="texts a request")
+    parser.add_argument(
+        "--seconds", type=int, default=0, help="stop so long after the last user's start; 0: never"
+    )
     parser.add_argument("--text-seed", default="0", help="seed of the texts")
     parser.add_argument(
         "--samples",
@@ -53,6 +57,7 @@ class Samples:
     texts: int = 0
     tokens: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    client_saturated: bool = False
 
     @property
     def measuring(self) -> bool:
@@ -67,6 +72,7 @@ class Samples:
             "texts": self.texts,
             "tokens": self.tokens,
             "faults": dict(self.faults),
+            "client_saturated": self.client_saturated,
         }
         temporary = path.with_name(path.name + ".part")
         temporary.write_text(json.dumps(content), encoding="utf-8")
@@ -83,9 +89,25 @@ def _on_test_start(**_: Any) -> None:
     _samples = Samples()
 
 
-def _on_spawning_complete(**_: Any) -> None:
-    if _samples.started is None:
+def _on_init(environment: Environment, **_: Any) -> None:
+    def on_spawning_complete(**_: Any) -> None:
+        if _samples.started is not None:
+            return  # more users, by Locust's web page
         _samples.started = perf_counter()
+        options, runner = environment.parsed_options, environment.runner
+        if options is not None and options.seconds and runner is not None:
+            # Locust's own --run-time counts from before the users start.
+            timer = Timer(options.seconds, runner.quit)
+            timer.daemon = True
+            timer.start()
+
+    environment.events.spawning_complete.add_listener(on_spawning_complete)  # type: ignore[no-untyped-call]
+
+
+def _on_cpu_warning(**_: Any) -> None:
+    # Locust uses one core; near its limit it measures itself.
+    if _samples.measuring:
+        _samples.client_saturated = True
 
 
 def _on_test_stopping(environment: Environment, **_: Any) -> None:
@@ -140,7 +162,8 @@ class Visitor(FastHttpUser):
 for _hook, _listener in (
     (events.init_command_line_parser, _add_options),
     (events.test_start, _on_test_start),
-    (events.spawning_complete, _on_spawning_complete),
+    (events.init, _on_init),
+    (events.cpu_warning, _on_cpu_warning),
     (events.test_stopping, _on_test_stopping),
 ):
     _hook.add_listener(_listener)  # type: ignore[no-untyped-call]

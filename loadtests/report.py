@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -40,13 +41,14 @@ class Summary:
     tokens_per_second: float
     latency_ms: dict[str, float]  # p50, p95, p99; empty where no answer was right
     faults: dict[str, int]
+    client_saturated: bool  # in any of the turns
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of all rounds together, and the lowest and the highest of the single rounds."""
+    """A variant to the baseline: in the median round, the worst, and the best."""
 
-    value: float
+    median: float
     lowest: float
     highest: float
 
@@ -74,6 +76,7 @@ def summarise(turns: Sequence[Turn]) -> Summary:
             f"p{p}": float(np.percentile(latencies, p)) for p in PERCENTILES if len(latencies)
         },
         faults=dict(faults.most_common()),
+        client_saturated=any(turn.client_saturated for turn in turns),
     )
 
 
@@ -86,7 +89,8 @@ def summaries(turns: Sequence[Turn]) -> dict[str, Summary]:
 def ratios(turns: Sequence[Turn]) -> dict[str, dict[str, Ratio]]:
     """For each variant but the baseline, how many times better it is, figure by figure.
 
-    Only rounds count that both went through without a break and with right answers.
+    Each round gives a ratio of its own; only those count that both variants finished, with right
+    answers.
     """
     names = list(summaries(turns))
     good = {(t.number, t.variant): t for t in turns if t.complete and t.latencies_ms}
@@ -95,19 +99,16 @@ def ratios(turns: Sequence[Turn]) -> dict[str, dict[str, Ratio]]:
         numbers = sorted(n for n, v in good if v == name and (n, names[0]) in good)
         if not numbers:
             continue
-        pairs = [(_figures([good[n, name]]), _figures([good[n, names[0]]])) for n in numbers]
-        whole = _figures([good[n, name] for n in numbers])
-        base = _figures([good[n, names[0]] for n in numbers])
+        pairs = [(_figures(good[n, name]), _figures(good[n, names[0]])) for n in numbers]
         found[name] = {}
-        for figure in whole:
+        for figure in pairs[0][0]:
             each = [_better(figure, new[figure], old[figure]) for new, old in pairs]
-            value = _better(figure, whole[figure], base[figure])
-            found[name][figure] = Ratio(value, min(each), max(each))
+            found[name][figure] = Ratio(median(each), min(each), max(each))
     return found
 
 
-def _figures(turns: Sequence[Turn]) -> dict[str, float]:
-    summary = summarise(turns)
+def _figures(turn: Turn) -> dict[str, float]:
+    summary = summarise([turn])
     return {"requests_per_second": summary.requests_per_second, **summary.latency_ms}
 
 
@@ -124,11 +125,14 @@ def table(turns: Sequence[Turn]) -> Table:
     for name in found:
         grid.add_column(name, justify="right")
     for name in better:
-        grid.add_column(f"{name} against {baseline}\n(above 1 is better)", justify="right")
+        grid.add_column(
+            f"{name} against {baseline}, by round:\nmedian (worst to best), above 1 is better",
+            justify="right",
+        )
 
     def row(what: str, values: Sequence[str], figure: str | None = None) -> None:
         spread = [r[figure] for r in better.values()] if figure else []
-        cells = [f"{r.value:.2f}× ({r.lowest:.2f} to {r.highest:.2f})" for r in spread]
+        cells = [f"{r.median:.2f}× ({r.lowest:.2f} to {r.highest:.2f})" for r in spread]
         grid.add_row(what, *values, *(cells or [""] * len(better)))
 
     each = list(found.values())
@@ -151,6 +155,13 @@ def show(console: Console, turns: Sequence[Turn]) -> None:
     for name, summary in summaries(turns).items():
         for fault, times in summary.faults.items():
             console.print(f"{name}: {times:,} × {fault}", style="red", markup=False)
+        if summary.client_saturated:
+            console.print(
+                f"{name}: Locust itself was at the limit of its core, so the service may be faster "
+                "than this; drive it from another machine (--url) or with fewer --users",
+                style="yellow",
+                markup=False,
+            )
 
 
 def document(turns: Sequence[Turn], **facts: Any) -> dict[str, Any]:

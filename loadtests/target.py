@@ -7,14 +7,15 @@ with started_service(models=None) as target:      # or running_service("http://.
 
 from __future__ import annotations
 
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,14 @@ class Target:
     """A service that answered.
 
     `models` is its answer to GET /models. `alive` is cheap and raises LoadTestError where the
-    process is known to be gone; `check` asks the service itself.
+    process is known to be gone; `check` asks the service itself. `started_with` is the command that
+    started it, or None.
     """
 
     url: str
     models: Any
     alive: Callable[[], None]
+    started_with: str | None = None
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -69,20 +72,21 @@ def started_service(models: Path | None, *, timeout: float = 120.0) -> Iterator[
     seconds.
     """
     port = _free_port()
-    command = [sys.executable, "-m", "crisp", "serve", "--host", _HOST, "--port", str(port)]
+    options = ["--host", _HOST, "--port", str(port), "--no-access-log"]
     if models is not None:
-        command += ["--models", str(models)]
+        options += ["--models", str(models)]
     with tempfile.TemporaryDirectory(prefix="crisp-loadtest-") as folder:
         log = Path(folder) / "service.log"
         with log.open("wb") as stream:
             # A session of its own: Ctrl-C reaches it through us, after the results are safe.
             process = subprocess.Popen(
-                command,
+                [sys.executable, "-m", "crisp", "serve", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        family: list[psutil.Process] = []
         try:
 
             def alive() -> None:
@@ -93,9 +97,10 @@ def started_service(models: Path | None, *, timeout: float = 120.0) -> Iterator[
 
             url = f"http://{_HOST}:{port}"
             _wait_until_ready(url, alive, log, timeout)
-            yield Target(url, models_at(url), alive)
+            family = descendants(process)
+            yield Target(url, models_at(url), alive, shlex.join(["crisp", "serve", *options]))
         finally:
-            stop(process)
+            stop(process, known=family)
 
 
 def models_at(url: str) -> Any:
@@ -124,28 +129,40 @@ def variants_of(models: Any, url: str) -> tuple[str, ...]:
     return tuple(listed)
 
 
-def stop(process: subprocess.Popen[bytes], seconds: float = _SECONDS_TO_STOP) -> None:
-    """Ends a process and whatever it started: politely, then, after `seconds`, by force."""
+def descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The process and whatever it started, while it runs; psutil knows them from later processes
+    that get the same numbers."""
     try:
-        family = [psutil.Process(process.pid)]
-        family += family[0].children(recursive=True)
+        parent = psutil.Process(process.pid)
+        return [parent, *parent.children(recursive=True)] if process.poll() is None else []
     except psutil.NoSuchProcess:
-        family = []
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
+        return []
+
+
+def stop(
+    process: subprocess.Popen[bytes],
+    seconds: float = _SECONDS_TO_STOP,
+    known: Sequence[psutil.Process] = (),
+) -> None:
+    """Ends a process and whatever it started: politely, then, after `seconds`, by force.
+
+    `known` are descendants seen earlier, for the case that the process died and left them.
+    """
+    family = list({*descendants(process), *known})
+    try:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
             process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    # Workers that outlive their parent, which may have put them into sessions of their own.
-    _, survivors = psutil.wait_procs(family, timeout=1)
-    for survivor in survivors:
-        try:
-            survivor.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(survivors, timeout=5)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # also where somebody loses patience and presses Ctrl-C again
+        # Workers may outlive their parent, which may have put them into sessions of their own.
+        _, survivors = psutil.wait_procs(family, timeout=1)
+        for survivor in survivors:
+            with suppress(psutil.NoSuchProcess):
+                survivor.kill()
+        psutil.wait_procs(survivors, timeout=5)
+        process.wait()
 
 
 def last_lines(log: Path, number: int = _LOG_LINES) -> str:

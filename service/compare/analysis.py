@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from service.compare.measure import Runs
+from service.compare.measure import BATCH, Runs
 from service.engine import Engine
 from training.statistics import (
     Estimate,
@@ -44,7 +44,7 @@ class ModelFacts:
 @dataclass(frozen=True)
 class Figures:
     """One variant on the data. `truncated` counts the texts that were longer than the model's
-    maximum; latencies are of one text at a time, throughput is of batches of 32."""
+    maximum; latencies are of one text at a time, throughput is that of the median batch of 32."""
 
     model: ModelFacts
     n: int
@@ -81,7 +81,7 @@ def figures(engine: Engine, runs: Runs, truth: Sequence[str]) -> Figures:
     correct = sum(right(runs, truth))
     interval = wilson_interval(correct, len(truth))
     quantiles = np.percentile(runs.single_ms, (50, 95, 99))
-    seconds = sum(runs.batch_seconds)
+    texts_per_second = BATCH / float(np.median(runs.batch_seconds))
     return Figures(
         model=model_facts(engine),
         n=len(truth),
@@ -91,8 +91,8 @@ def figures(engine: Engine, runs: Runs, truth: Sequence[str]) -> Figures:
         tokens=sum(prediction.tokens for prediction in runs.predictions),
         changed_in_batch=runs.changed_in_batch,
         latency_ms=dict(zip(("p50", "p95", "p99"), map(float, quantiles), strict=True)),
-        texts_per_second=runs.batch_texts / seconds,
-        tokens_per_second=runs.batch_tokens / seconds,
+        texts_per_second=texts_per_second,
+        tokens_per_second=texts_per_second * runs.batch_tokens / runs.batch_texts,
     )
 
 

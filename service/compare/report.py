@@ -25,7 +25,7 @@ METHODS = {
     "accuracy_difference": "variant minus baseline; Newcombe 1998, method 10 (paired), 95 %",
     "mcnemar_p": "McNemar's exact two-sided test",
     "latency_ms": "one text a call, tokenising included",
-    "throughput": f"batches of {BATCH} texts, tokenising included",
+    "throughput": f"the median batch of {BATCH} texts, tokenising included",
     "speedup": "ratio of median times, baseline over variant; "
     "percentile bootstrap over pairs on the same texts, 95 %",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -12,7 +13,7 @@ from fake_service import FakeService, fake_service, right
 
 from loadtests.drive import Plan, Turn, drive
 from loadtests.errors import LoadTestError
-from loadtests.target import running_service
+from loadtests.target import running_service, started_service
 
 
 def run(server: FakeService, plan: Plan, **options: Any) -> list[Turn]:
@@ -63,22 +64,6 @@ def test_variants_get_the_same_texts_and_wrong_answers_count_as_failures() -> No
     assert no_locust_left()
 
 
-def test_a_service_that_answers_nothing_right_ends_the_test_with_its_message() -> None:
-    def busy(_: dict[str, Any]) -> tuple[int, Any]:
-        return 503, {"error": {"code": "busy", "message": "come back later"}}
-
-    turns: list[Turn] = []
-    plan = Plan(("sparse", "dense"), users=2, spawn_rate=2, duration=1, rounds=2)
-    with (
-        fake_service(busy) as server,
-        pytest.raises(LoadTestError, match=r"requests of round 1, sparse failed.*come back later"),
-    ):
-        drive(plan, running_service(server.url), turns, lambda *_: None)
-    (turn,) = turns
-    assert turn.complete
-    assert turn.failures > 0
-
-
 def test_a_service_that_dies_half_way_leaves_partial_results() -> None:
     def dies(request: dict[str, Any]) -> tuple[int, Any] | None:
         server.gone = len(server.requests) > 20
@@ -115,6 +100,30 @@ def test_an_interruption_keeps_what_was_measured_and_leaves_no_locust() -> None:
     assert turn.latencies_ms
     assert 0 < turn.seconds < 60
     assert no_locust_left()
+
+
+@pytest.mark.slow
+def test_a_started_service_that_is_killed_ends_the_test_and_leaves_no_worker(
+    models_dir: Path,
+) -> None:
+    family: list[psutil.Process] = []
+
+    def kill(_what: str, seconds: float) -> None:
+        if seconds > 8 and not family:
+            services = [p for p in psutil.Process().children() if "serve" in p.cmdline()]
+            family.extend([*services, *services[0].children(recursive=True)])
+            services[0].kill()
+
+    turns: list[Turn] = []
+    plan = Plan(("dense", "sparse"), users=2, spawn_rate=2, duration=60, rounds=1)
+    with (
+        pytest.raises(LoadTestError, match=r"the service ended with exit code -9; the last lines"),
+        started_service(models_dir) as target,
+    ):
+        drive(plan, target, turns, kill)
+    assert [turn.complete for turn in turns] == [False]
+    assert len(family) > 1, "BentoML is meant to have workers"
+    assert psutil.wait_procs(family, timeout=5)[1] == []
 
 
 def test_where_nothing_listens_the_message_says_what_to_do() -> None:

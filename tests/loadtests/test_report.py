@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,8 @@ def test_a_summary_pools_the_turns_of_a_variant() -> None:
 def test_ratios_are_above_one_where_the_variant_is_better() -> None:
     found = report.ratios(TURNS)["sparse"]
     rate, p50 = found["requests_per_second"], found["p50"]
-    assert (rate.lowest, rate.value, rate.highest) == pytest.approx((1, 8 / 6, 5 / 3))
-    assert (p50.lowest, p50.value, p50.highest) == pytest.approx((1, 1, 4 / 3))
+    assert (rate.lowest, rate.median, rate.highest) == pytest.approx((1, 4 / 3, 5 / 3))
+    assert (p50.lowest, p50.median, p50.highest) == pytest.approx((1, 7 / 6, 4 / 3))
 
 
 def test_ratios_leave_out_rounds_that_one_of_the_two_did_not_finish() -> None:
@@ -84,6 +85,14 @@ def test_the_table_of_a_variant_that_answered_nothing() -> None:
     shown = console.export_text()
     assert "no answer" in shown
     assert "sparse: 4 × wrong" in shown
+
+
+def test_a_saturated_client_is_told() -> None:
+    console = Console(record=True, width=120)
+    report.show(console, [*TURNS, replace(TURNS[0], client_saturated=True)])
+    shown = console.export_text()
+    assert "sparse: Locust itself was at the limit" in shown
+    assert "dense: Locust itself" not in shown
 
 
 def test_json_round_trips_and_keeps_every_latency(tmp_path: Path) -> None:
