@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from export import manifest
 from export.manifest import ModelFolder
 from training.pattern import AttentionPattern
+
+# No test times anything: a busy machine must not fail a property.
+settings.register_profile("crisp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("crisp")
 
 WORDS = (
     *("a", "bad", "cast", "dull", "film", "fine", "good", "is", "it", "long", "not", "of"),
