@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from training.pattern import AttentionPattern
 # No test times anything: a busy machine must not fail a property.
 settings.register_profile("crisp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("crisp")
+
+# The models of the tests are tiny: torch's threads would wait for each other longer than they work,
+# most of all where tests run beside something else.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 WORDS = (
     *("a", "bad", "cast", "dull", "film", "fine", "good", "is", "it", "long", "not", "of"),

@@ -1,0 +1,132 @@
+"""The packed graph computes what the checkpoint computes, whatever else is in the pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+from export.errors import ExportError, ModelFolderError
+from export.graph import packed_graph
+from export.model_folder import weights_of
+from export.op_library import OpLibrary, find_op_library, make_session
+from export.packing import pack
+from training.attention.registry import CONFIG_FIELD, IMPLEMENTATION, register_attention
+from training.pattern import AttentionPattern
+
+VOCABULARY, POSITIONS = 50, 64
+PATTERNS = (
+    AttentionPattern("dense"),
+    AttentionPattern("topk", density=0.2),
+    AttentionPattern("topk", k=4),
+    AttentionPattern("band", window=5, globals=1),
+    AttentionPattern("block", size=8, globals=1),
+)
+FALLBACK = OpLibrary(None, "the standard operators in the file")
+
+
+def tiny(pattern: AttentionPattern, **changes: object) -> DistilBertForSequenceClassification:
+    register_attention()
+    torch.manual_seed(1)
+    sizes = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2, "initializer_range": 0.4}
+    config = DistilBertConfig(
+        vocab_size=VOCABULARY,
+        max_position_embeddings=POSITIONS,
+        num_labels=3,
+        **(sizes | changes),
+    )
+    setattr(config, CONFIG_FIELD, pattern.to_dict())
+    config._attn_implementation = IMPLEMENTATION
+    return DistilBertForSequenceClassification(config).eval()
+
+
+@pytest.fixture(scope="module", params=PATTERNS, ids=str)
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[DistilBertForSequenceClassification, Path]:
+    model = tiny(request.param)
+    file = tmp_path_factory.mktemp("graph") / "model.onnx"
+    onnx.save(packed_graph(weights_of(model), model.config, request.param), file)
+    return model, file
+
+
+def torch_logits(
+    model: DistilBertForSequenceClassification, sequences: list[list[int]]
+) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    with torch.inference_mode():
+        return np.stack([model(torch.tensor([ids])).logits[0].numpy() for ids in sequences])
+
+
+def draw(lengths: list[int], seed: int = 0) -> list[list[int]]:
+    random = np.random.default_rng(seed)
+    return [random.integers(0, VOCABULARY, length).tolist() for length in lengths]
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+def test_every_length_alone_and_packed(
+    exported: tuple[DistilBertForSequenceClassification, Path], fallback: bool
+) -> None:
+    model, file = exported
+    session = make_session(file, threads=1, library=FALLBACK if fallback else None)
+    sequences = draw(list(range(1, POSITIONS + 1)))
+    expected = torch_logits(model, sequences)
+    packed = session.run(["logits"], pack(sequences))[0]
+    np.testing.assert_allclose(packed, expected, atol=1e-4)
+    alone = np.concatenate([session.run(["logits"], pack([ids]))[0] for ids in sequences[::7]])
+    np.testing.assert_allclose(alone, expected[::7], atol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=8),
+    seed=st.integers(0, 1000),
+    order=st.randoms(),
+)
+def test_the_rest_of_the_pack_changes_nothing(
+    exported: tuple[DistilBertForSequenceClassification, Path],
+    lengths: list[int],
+    seed: int,
+    order: object,
+) -> None:
+    session = make_session(exported[1], threads=1)
+    sequences = draw(lengths, seed)
+    permutation = list(range(len(sequences)))
+    order.shuffle(permutation)  # type: ignore[attr-defined]
+    straight = session.run(["logits"], pack(sequences))[0]
+    shuffled = session.run(["logits"], pack([sequences[i] for i in permutation]))[0]
+    np.testing.assert_allclose(shuffled, straight[permutation], atol=1e-5)
+
+
+def test_an_empty_batch_gives_no_rows(
+    exported: tuple[DistilBertForSequenceClassification, Path],
+) -> None:
+    for library in (find_op_library(), FALLBACK):
+        session = make_session(exported[1], threads=1, library=library)
+        assert session.run(["logits"], pack([]))[0].shape == (0, 3)
+
+
+def test_a_text_beyond_the_position_table_is_an_error(
+    exported: tuple[DistilBertForSequenceClassification, Path],
+) -> None:
+    session = make_session(exported[1], threads=1)
+    with pytest.raises(Exception, match=r"out of data bounds|indices element"):
+        session.run(["logits"], pack(draw([POSITIONS + 1])))
+
+
+def test_an_activation_that_we_do_not_know_is_refused() -> None:
+    pattern = AttentionPattern("dense")
+    model = tiny(pattern, activation="relu")
+    with pytest.raises(ExportError, match="activation 'relu'"):
+        packed_graph(weights_of(model), model.config, pattern)
+
+
+def test_a_file_that_is_no_model_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(ModelFolderError, match="cannot open"):
+        make_session(tmp_path / "model.onnx")
