@@ -36,7 +36,11 @@ def _add_options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--texts", default="", help="file of texts, one a line, instead")
     parser.add_argument("--batch", type=int, default=1, help="texts a request")
     parser.add_argument(
-        "--seconds", type=int, default=0, help="stop so long after the last user's start; 0: never"
+        "--seconds",
+        type=int,
+        default=0,
+        include_in_web_ui=False,
+        help="stop so long after the last user's start; 0: never",
     )
     parser.add_argument("--text-seed", default="0", help="seed of the texts")
     parser.add_argument(

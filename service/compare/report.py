@@ -109,26 +109,32 @@ def table(report: Report) -> Table:
         [f"{c.size_ratio:.2f}×" for c in comparisons],
     )
     row(
-        "accuracy, % (95 %)",
-        [_percent(f.accuracy) for f in found],
-        [_percent(c.accuracy_difference, sign="+") for c in comparisons],
+        "accuracy, %",
+        [f"{100 * f.accuracy.value:.2f}" for f in found],
+        [f"{100 * c.accuracy_difference.value:+.2f}" for c in comparisons],
+    )
+    row(
+        _INTERVAL,
+        [_span(f.accuracy, 100, ".2f") for f in found],
+        [_span(c.accuracy_difference, 100, "+.2f") for c in comparisons],
     )
     row("McNemar's exact p", [""] * len(found), [f"{c.mcnemar_p:.3g}" for c in comparisons])
     row("same label, %", [""] * len(found), [f"{100 * c.agreement:.1f}" for c in comparisons])
+    row("changed in a batch", [f"{f.changed_in_batch:,}" for f in found])
     row("truncated texts", [f"{f.truncated:,}" for f in found])
     grid.add_section()
-    row(
-        "p50, ms (1 text)",
-        _latency(found, "p50"),
-        [_speedup(c.latency_speedup) for c in comparisons],
-    )
+    latency = [c.latency_speedup for c in comparisons]
+    throughput = [c.throughput_speedup for c in comparisons]
+    row("p50, ms, one text", _latency(found, "p50"), [f"{s.value:.2f}×" for s in latency])
+    row(_INTERVAL, [""] * len(found), [_span(s, 1, ".2f") for s in latency])
     row("p95, ms", _latency(found, "p95"))
     row("p99, ms", _latency(found, "p99"))
     row(
-        f"texts/s (batches of {BATCH})",
+        f"texts/s, by {BATCH}",
         [f"{f.texts_per_second:,.1f}" for f in found],
-        [_speedup(c.throughput_speedup) for c in comparisons],
+        [f"{s.value:.2f}×" for s in throughput],
     )
+    row(_INTERVAL, [""] * len(found), [_span(s, 1, ".2f") for s in throughput])
     row("tokens/s", [f"{f.tokens_per_second:,.0f}" for f in found])
     return grid
 
@@ -137,8 +143,9 @@ def show(console: Console, report: Report) -> None:
     """Prints the table and, where they are due, the warnings that belong to it."""
     console.print(table(report))
     console.print(
-        "Accuracy difference: Newcombe's paired interval. Speed-ups are ratios of medians (95 % "
-        "bootstrap), above 1 where the variant is faster.",
+        "Accuracy: Wilson's interval, its difference: Newcombe's paired one. Speed-ups are ratios "
+        "of medians with a bootstrap interval, above 1 where the variant is faster. Changed in a "
+        f"batch: texts whose label is another in a batch of {BATCH} than alone.",
         style="dim",
     )
     if report.library.path is None:
@@ -147,6 +154,7 @@ def show(console: Console, report: Report) -> None:
         )
 
 
+_INTERVAL = "  95 % interval"
 _PACKAGES = ("onnxruntime-gpu", "onnxruntime", "numpy", "tokenizers", "scipy")
 
 
@@ -172,13 +180,8 @@ def _pattern(attention: Mapping[str, Any]) -> str:
     return f"{attention['name']} ({numbers})" if numbers else str(attention["name"])
 
 
-def _percent(found: Estimate, sign: str = "-") -> str:
-    value, low, high = (f"{100 * x:{sign}.2f}" for x in (found.value, found.low, found.high))
-    return f"{value} ({low} to {high})"
-
-
-def _speedup(found: Estimate) -> str:
-    return f"{found.value:.2f}× ({found.low:.2f} to {found.high:.2f})"
+def _span(found: Estimate, scale: float, form: str) -> str:
+    return f"{scale * found.low:{form}} to {scale * found.high:{form}}"
 
 
 def _latency(figures: list[Figures], quantile: str) -> list[str]:
