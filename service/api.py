@@ -7,13 +7,13 @@ answering health probes meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import TypeVar
 
-import anyio
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -66,19 +66,22 @@ class Api:
         )
 
     async def predict(self, request: Request) -> Response:
-        asked = await self._parse(PredictRequest, request)
+        deadline = self._deadline()
+        asked = await self._parse(PredictRequest, request, deadline)
         name = asked.variant or self.variants.default_name
-        answer = await self._run(self._engine(name), asked.texts)
+        answer = await self._run(self._engine(name), asked.texts, deadline)
         return _json(
             PredictResponse(variant=name, predictions=answer.predictions, timing=answer.timing)
         )
 
     async def compare(self, request: Request) -> Response:
-        asked = await self._parse(CompareRequest, request)
+        deadline = self._deadline()
+        asked = await self._parse(CompareRequest, request, deadline)
         baseline = asked.variant or self.variants.baseline_name
         self._engine(baseline)
         answers = {
-            name: await self._run(engine, asked.texts) for name, engine in self.variants.items()
+            name: await self._run(engine, asked.texts, deadline)
+            for name, engine in self.variants.items()
         }
         return _json(comparison(baseline, answers))
 
@@ -101,11 +104,18 @@ class Api:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        self._turns = anyio.CapacityLimiter(self.settings.runs_at_once)
+        self._turns = asyncio.Semaphore(self.settings.runs_at_once)
         self.variants = Variants.load(self.settings.models, threads=self.settings.threads)
         yield
 
-    async def _parse(self, kind: type[R], request: Request) -> R:
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self.settings.timeout_seconds
+
+    @property
+    def _too_late(self) -> str:
+        return f"no answer within {self.settings.timeout_seconds:g} seconds"
+
+    async def _parse(self, kind: type[R], request: Request, deadline: float) -> R:
         media_type, _, parameters = request.headers.get("content-type", "").partition(";")
         charset = parameters.strip().lower().replace('"', "")
         if media_type.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
@@ -116,10 +126,14 @@ class Api:
                 f"{request.headers.get('content-type', 'none')[:100]!r}",
             )
         try:
-            body = await request.body()
+            async with asyncio.timeout_at(deadline):
+                body = await request.body()
         except ClientDisconnect:  # nobody is left to read this, but the log should stay quiet
             message = "the connection was closed before the body was complete"
             raise RequestError(400, "incomplete_body", message) from None
+        except TimeoutError:
+            message = f"the body was not complete after {self.settings.timeout_seconds:g} seconds"
+            raise RequestError(408, "incomplete_body", message) from None
         return parse(kind, body, self.settings.max_texts)
 
     def _engine(self, name: str) -> Engine:
@@ -129,26 +143,30 @@ class Api:
             raise RequestError(422, "unknown_variant", message, field="variant")
         return self.variants[name]
 
-    async def _run(self, engine: Engine, texts: Sequence[str]) -> Answer:
-        """Waits for a turn, then predicts in a thread; raises RequestError 503 after too long."""
-        asked = perf_counter()
+    async def _run(self, engine: Engine, texts: Sequence[str], deadline: float) -> Answer:
+        """Waits for a turn, then predicts in a thread.
 
-        def predict() -> Answer:
-            waited = perf_counter() - asked
-            answer = engine.predict(texts)
-            return replace(answer, timing=replace(answer.timing, queue_ms=1e3 * waited))
+        Raises RequestError where `deadline`, a time of the event loop, passes: 503 where the run
+        had not begun, else 504. A run cannot be stopped: it keeps its turn until it ends.
+        """
+        asked, began = perf_counter(), 0.0
 
-        try:
-            # A run that has begun is not cut off: only waiting can be cancelled.
-            with anyio.fail_after(self.settings.max_wait_seconds):
-                return await anyio.to_thread.run_sync(predict, limiter=self._turns)
-        except TimeoutError:
-            raise RequestError(
-                503,
-                "overloaded",
-                f"no turn within {self.settings.max_wait_seconds:g} seconds: try again later",
-                retry_after=1,
-            ) from None
+        async def in_turn() -> Answer:
+            nonlocal began
+            async with self._turns:
+                began = perf_counter()
+                return await asyncio.to_thread(engine.predict, texts)
+
+        run = asyncio.create_task(in_turn())
+        await asyncio.wait({run}, timeout=deadline - asyncio.get_running_loop().time())
+        if run.done():
+            answer = run.result()
+            return replace(answer, timing=replace(answer.timing, queue_ms=1e3 * (began - asked)))
+        if not began:
+            run.cancel()
+            message = f"{self._too_late} because others were before: try again later"
+            raise RequestError(503, "overloaded", message, retry_after=1)
+        raise RequestError(504, "timeout", f"{self._too_late}: send fewer texts in one request")
 
 
 def comparison(baseline: str, answers: dict[str, Answer]) -> CompareResponse:

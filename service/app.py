@@ -46,8 +46,8 @@ class Crisp:
 crisp = bentoml.service(
     name="crisp",
     workers=1,  # one process owns the cores; its threads are the session's
-    # Of the whole request, and its answer has BentoML's own shape: so long that ours comes first.
-    traffic={"timeout": 600},
+    # BentoML's own timeout cannot be switched off, and its answer has another shape: ours is first.
+    traffic={"timeout": settings.timeout_seconds + 10},
     http={"host": "127.0.0.1"},  # BentoML's default would listen on every interface
     logging={"access": {"enabled": settings.access_log}},
     image=serving_image(),

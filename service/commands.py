@@ -42,7 +42,7 @@ def serve(
     """Serves the models over HTTP: POST /predict, POST /compare, GET /models, /docs.json.
 
     Further settings are environment variables: CRISP_MAX_TEXTS (256 a request),
-    CRISP_MAX_BODY_BYTES (1 MiB), CRISP_RUNS_AT_ONCE (1), CRISP_MAX_WAIT_SECONDS (30).
+    CRISP_MAX_BODY_BYTES (1 MiB), CRISP_RUNS_AT_ONCE (1), CRISP_TIMEOUT_SECONDS (60).
 
     Examples:
 

@@ -23,7 +23,7 @@ from service.schemas import (
 from service.settings import Settings
 
 _REF = "#/components/schemas/{model}"
-_BODY_ERRORS = (400, 413, 415, 422, 500, 503)
+_BODY_ERRORS = (400, 408, 413, 415, 422, 500, 503, 504)
 
 
 def document(settings: Settings) -> dict[str, Any]:

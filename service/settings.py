@@ -28,7 +28,7 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(1 << 20, ge=1)
     threads: int | None = Field(None, ge=1)  # of one run of a model; None: every core there is
     runs_at_once: int = Field(1, ge=1)  # runs share the cores, so more than one rarely pays
-    max_wait_seconds: float = Field(30, gt=0)  # for a turn; after that a request gets 503
+    timeout_seconds: float = Field(60, gt=0)  # of a request as a whole; then 408, 503 or 504
     access_log: bool = True  # one line for each request
 
     @classmethod

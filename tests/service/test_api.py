@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import anyio
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -37,13 +37,13 @@ async def started(api: Api) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def test_waiting_too_long_for_a_turn_gets_503_and_when_to_come_back(models_dir: Path) -> None:
+def test_no_turn_in_time_gets_503_and_when_to_come_back(models_dir: Path) -> None:
     async def scenario() -> tuple[httpx.Response, httpx.Response]:
-        api = Api(Settings(models=models_dir, threads=1, max_wait_seconds=0.05))
+        api = Api(Settings(models=models_dir, threads=1, timeout_seconds=0.2))
         async with started(api) as client:
-            await api._turns.acquire_on_behalf_of("somebody else")
-            late = await client.post("/predict", json={"texts": ["good"]})
-            api._turns.release_on_behalf_of("somebody else")
+            async with api._turns:
+                late = await client.post("/predict", json={"texts": ["good"]})
+            api.settings = Settings(models=models_dir)
             return late, await client.post("/predict", json={"texts": ["good"]})
 
     late, after = asyncio.run(scenario())
@@ -53,36 +53,60 @@ def test_waiting_too_long_for_a_turn_gets_503_and_when_to_come_back(models_dir: 
     assert after.status_code == 200
 
 
-def test_a_run_that_has_begun_is_not_cut_off(
+def test_a_run_that_takes_too_long_gets_504_and_keeps_its_turn(
     models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> httpx.Response:
-        api = Api(Settings(models=models_dir, threads=1, max_wait_seconds=0.05))
+    finish = threading.Event()
+
+    async def scenario() -> tuple[httpx.Response, bool, bool]:
+        api = Api(Settings(models=models_dir, threads=1, timeout_seconds=0.2))
         async with started(api) as client:
             predict = api.variants.default.predict
 
             def slow(texts: list[str]) -> Answer:
-                anyio.from_thread.run(anyio.sleep, 0.2)
+                finish.wait(60)
                 return predict(texts)
 
             monkeypatch.setattr(api.variants.default, "predict", slow)
-            return await client.post("/predict", json={"texts": ["good"]})
+            late = await client.post("/predict", json={"texts": ["good"]})
+            busy = api._turns.locked()
+            finish.set()
+            async with api._turns:
+                return late, busy, api._turns.locked()
 
-    assert asyncio.run(scenario()).status_code == 200
+    late, busy, ours = asyncio.run(scenario())
+    assert late.status_code == 504
+    assert late.json()["error"]["code"] == "timeout"
+    assert "send fewer texts" in late.json()["error"]["message"]
+    assert busy
+    assert ours
+
+
+def test_a_body_that_does_not_come_in_time_gets_408(models_dir: Path) -> None:
+    async def scenario() -> httpx.Response:
+        api = Api(Settings(models=models_dir, threads=1, timeout_seconds=0.2))
+
+        async def trickle() -> AsyncIterator[bytes]:
+            yield b"{"
+            await asyncio.sleep(60)
+
+        async with started(api) as client:
+            headers = {"Content-Type": "application/json"}
+            return await client.post("/predict", content=trickle(), headers=headers)
+
+    response = asyncio.run(scenario())
+    assert response.status_code == 408
+    assert response.json()["error"]["code"] == "incomplete_body"
 
 
 def test_time_in_the_queue_is_told(models_dir: Path) -> None:
     async def scenario() -> httpx.Response:
         api = Api(Settings(models=models_dir, threads=1))
-        async with started(api) as client, anyio.create_task_group() as tasks:
-            await api._turns.acquire_on_behalf_of("somebody else")
-
-            async def release() -> None:
-                await anyio.sleep(0.2)
-                api._turns.release_on_behalf_of("somebody else")
-
-            tasks.start_soon(release)
-            return await client.post("/predict", json={"texts": ["good"]})
+        async with started(api) as client:
+            async with api._turns:
+                asked = asyncio.create_task(client.post("/predict", json={"texts": ["good"]}))
+                await asyncio.sleep(0.2)
+            return await asked
 
     assert asyncio.run(scenario()).json()["timing"]["queue_ms"] >= 150
 

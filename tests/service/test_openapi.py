@@ -47,7 +47,7 @@ def test_errors_are_described_with_their_shape() -> None:
     found = document(Settings())
     for path in ("/predict", "/compare"):
         answers = found["paths"][path]["post"]["responses"]
-        assert set(answers) == {"200", "400", "413", "415", "422", "500", "503"}
+        assert set(answers) == {"200", "400", "408", "413", "415", "422", "500", "503", "504"}
         for status, answer in answers.items():
             schema = answer["content"]["application/json"]["schema"]["$ref"]
             assert (schema == "#/components/schemas/ErrorResponse") == (status != "200")

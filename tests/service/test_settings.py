@@ -21,7 +21,7 @@ def test_without_variables_the_bundled_models_are_served() -> None:
     "settings",
     [
         Settings(),
-        Settings(models=Path("/somewhere else"), threads=3, access_log=False, max_wait_seconds=0.5),
+        Settings(models=Path("/somewhere else"), threads=3, access_log=False, timeout_seconds=0.5),
     ],
 )
 def test_the_environment_carries_every_setting(settings: Settings) -> None:
@@ -38,7 +38,7 @@ def test_an_empty_variable_counts_as_none() -> None:
         ("CRISP_MAX_TEXTS", "many"),
         ("CRISP_MAX_TEXTS", "0"),
         ("CRISP_THREADS", "-1"),
-        ("CRISP_MAX_WAIT_SECONDS", "0"),
+        ("CRISP_TIMEOUT_SECONDS", "0"),
         ("CRISP_ACCESS_LOG", "perhaps"),
     ],
 )
