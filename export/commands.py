@@ -8,10 +8,13 @@ from typing import Annotated, cast
 
 import typer
 
+from export.bench.command import bench
+
 
 def register(app: typer.Typer) -> None:
     """Adds this stage's commands to `app`."""
     app.command()(export)
+    app.command()(bench)
 
 
 def export(
@@ -63,8 +66,8 @@ def export(
         f"{out}: {precision}, {size / 1e6:.1f} MB, {manifest.parameters / 1e6:.1f} M weights"
     )
     typer.echo(
-        f"  fp32 graph against torch: largest difference of a logit "
-        f"{manifest.parity['fp32_largest_difference']:.1e}"
+        f"  fp32 graph against torch: logits differ by {manifest.parity['fp32_difference']:.1e} at "
+        f"most, {manifest.parity['fp32_largest_difference']:.1e} at near ties of top-k"
     )
     if "int8_disagreement" in manifest.parity:
         typer.echo(

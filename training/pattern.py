@@ -22,6 +22,7 @@ _NUMBERS: dict[str, frozenset[str]] = {
     "band": frozenset({"window", "globals"}),
     "block": frozenset({"size", "globals"}),
 }
+_FINEST = 1e-6  # densities are ratios of whole numbers, to this accuracy
 PATTERN_NAMES = tuple(_NUMBERS)
 
 
@@ -60,8 +61,10 @@ class AttentionPattern:
         if self.name == "topk":
             if (self.density is None) == (self.k is None):
                 raise PatternError("topk takes exactly one of density and k")
-            if self.density is not None and not 0 < self.density <= 1:
-                raise PatternError(f"density must lie in (0, 1], got {self.density}")
+            if self.density is not None and not _FINEST <= self.density <= 1:
+                raise PatternError(
+                    f"density must lie in (0, 1], in steps of {_FINEST:g}, got {self.density}"
+                )
             if self.k is not None and self.k < 1:
                 raise PatternError(f"k must be at least 1, got {self.k}")
         if self.name == "band" and (self.window is None or self.window < 1 or self.window % 2 == 0):
@@ -77,7 +80,7 @@ class AttentionPattern:
         and then, so every stage computes k = ceil(num · L / den) in integers."""
         if self.density is None:
             return (1, 1)
-        ratio = Fraction(str(self.density)).limit_denominator(1_000_000)
+        ratio = Fraction(str(self.density)).limit_denominator(round(1 / _FINEST))
         return ratio.numerator, ratio.denominator
 
     @property

@@ -21,5 +21,6 @@ def topk_links(scores: Tensor, valid: Tensor, pattern: AttentionPattern) -> Tens
     highest = masked.topk(int(k.max()), dim=-1).values  # [B, H, S, max k], descending
     index = (k - 1)[:, None, None, None].expand(*highest.shape[:3], 1)
     threshold = highest.gather(-1, index)
-    # A NaN row has no order: keep it whole, so that the NaN stays visible in its output.
-    return ((masked >= threshold) | threshold.isnan()) & visible
+    # A row with a NaN, which topk puts first, has no order: keep it whole, so that the NaN stays
+    # visible in its output.
+    return ((masked >= threshold) | highest[..., :1].isnan()) & visible
