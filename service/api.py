@@ -68,7 +68,7 @@ class Api:
     async def predict(self, request: Request) -> Response:
         deadline = self._deadline()
         asked = await self._parse(PredictRequest, request, deadline)
-        name = asked.variant or self.variants.default_name
+        name = self.variants.default_name if asked.variant is None else asked.variant
         answer = await self._run(self._engine(name), asked.texts, deadline)
         return _json(
             PredictResponse(variant=name, predictions=answer.predictions, timing=answer.timing)
@@ -77,7 +77,7 @@ class Api:
     async def compare(self, request: Request) -> Response:
         deadline = self._deadline()
         asked = await self._parse(CompareRequest, request, deadline)
-        baseline = asked.variant or self.variants.baseline_name
+        baseline = self.variants.baseline_name if asked.variant is None else asked.variant
         self._engine(baseline)
         answers = {
             name: await self._run(engine, asked.texts, deadline)

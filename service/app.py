@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before bentoml reads it
+# Before bentoml reads it. Its own commands have read it by now: set it in the shell for those.
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import sys
 

@@ -148,6 +148,7 @@ def test_metrics_count_requests(client: httpx.Client) -> None:
         (b'{"texts": ["a"], "\\ud800": 1}', 422, "unreadable_text", None),
         (b'{"texts": ["a"], "threshold": 1}', 422, "invalid_request", "threshold"),
         (b'{"texts": ["a"], "variant": "huge"}', 422, "unknown_variant", "variant"),
+        (b'{"texts": ["a"], "variant": ""}', 422, "unknown_variant", "variant"),
         (b'{"texts": ["a"], "variant": "\\ud800"}', 422, "unknown_variant", "variant"),
         (json.dumps({"texts": ["a"] * 10_000}).encode(), 422, "too_many_texts", "texts"),
     ],
