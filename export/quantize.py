@@ -8,6 +8,8 @@ and decide the answer.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,8 +27,7 @@ def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
     with TemporaryDirectory() as folder:
         source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
         onnx.save(model, source)
-        logging.getLogger().addFilter(_without_preprocessing_advice)
-        try:
+        with without_preprocessing_advice():
             quantize_dynamic(
                 source,
                 target,
@@ -37,8 +38,6 @@ def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
                 # The type of tensors behind an operator that the quantiser does not know.
                 extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
             )
-        finally:
-            logging.getLogger().removeFilter(_without_preprocessing_advice)
         quantized: onnx.ModelProto = onnx.load(target)
     for node in [n for n in quantized.graph.node if n.op_type == "Gather"]:
         _quantize_table(quantized.graph, node)
@@ -79,5 +78,16 @@ def _quantize_table(graph: onnx.GraphProto, gather: onnx.NodeProto) -> None:
         graph.node.insert(place, node)
 
 
-def _without_preprocessing_advice(record: logging.LogRecord) -> bool:
-    return "pre-process" not in record.getMessage()
+@contextmanager
+def without_preprocessing_advice() -> Iterator[None]:
+    """Silences what quantize_dynamic logs about pre-processing: these graphs need none."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "pre-process" not in record.getMessage()
+
+    logger = logging.getLogger()
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
