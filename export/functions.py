@@ -44,6 +44,8 @@ def sparse_attention_function(
 
     A model file holds one body for the operator, so the pattern and the number of heads are part of
     the body; the attributes are declared all the same, for the kernel to read from the node.
+    A node that wants no `received` names that output "": ONNX Runtime takes no fewer outputs than
+    the function has. Non-finite input may reach other sequences here, as 0 · NaN.
     `opset` is the version of the standard operators, 18 to 21: the model's own.
     """
     body = _Body()

@@ -386,7 +386,7 @@ void attend_tile(const Operands& operands, const Chunk& chunk, const QueryRows& 
   const float* queries = operands.qkv + token * 3 * hidden + rows.head * head_size;
   float* context = operands.context + token * hidden + rows.head * head_size;
 
-  VisibleKeys visible[kTileRows];
+  VisibleKeys visible[kTileRows] = {};
   for (int64_t row = 0; row < tile_rows; ++row) {
     visible[row] = visible_keys(operands.pattern, tile_begin + row, rows.length);
   }

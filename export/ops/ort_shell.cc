@@ -130,8 +130,42 @@ class SparseAttentionKernel {
   int64_t num_heads_;
 };
 
+// Without the shapes of its outputs ONNX Runtime loses their ranks, and with them its fusions.
+// In terms of the C API: ShapeInferContext of the C++ headers up to 1.21 writes a symbolic
+// dimension as -2, which later runtimes refuse.
+OrtStatusPtr infer_shapes(const OrtCustomOp*, OrtShapeInferContext* context) noexcept {
+  const OrtApi& api = Ort::GetApi();
+  const auto check = [](OrtStatusPtr status) { Ort::ThrowOnError(status); };
+  return status_of([&] {
+    OrtTensorTypeAndShapeInfo* qkv = nullptr;  // the context's own
+    check(api.ShapeInferContext_GetInputTypeShape(context, 0, &qkv));
+    size_t rank = 0;
+    check(api.GetDimensionsCount(qkv, &rank));
+    if (rank != 2) return;  // unknown, or wrong: then compute() refuses it
+    int64_t sizes[2];
+    const char* symbols[2];
+    check(api.GetDimensions(qkv, sizes, rank));
+    check(api.GetSymbolicDimensions(qkv, symbols, rank));
+
+    const int64_t shape[2] = {sizes[0], sizes[1] > 0 ? sizes[1] / 3 : -1};
+    const char* names[2] = {symbols[0], ""};
+    for (const size_t output : {0, 1}) {  // [T, H] and [T]
+      OrtTensorTypeAndShapeInfo* made = nullptr;
+      check(api.CreateTensorTypeAndShapeInfo(&made));
+      const Ort::TensorTypeAndShapeInfo info(made);  // releases it
+      check(api.SetTensorElementType(info, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT));
+      check(api.SetDimensions(info, shape, rank - output));
+      check(api.SetSymbolicDimensions(info, names, rank - output));
+      Ort::Status set(api.ShapeInferContext_SetOutputTypeShape(context, output, info));
+      if (output == 0) Ort::ThrowOnError(set.release());  // the node may lack the second
+    }
+  });
+}
+
 struct SparseAttentionOp
     : Ort::CustomOpBase<SparseAttentionOp, SparseAttentionKernel, /*WithStatus=*/true> {
+  SparseAttentionOp() { InferOutputShapeFn = infer_shapes; }
+
   const char* GetName() const { return "SparseAttention"; }
 
   OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
@@ -149,17 +183,6 @@ struct SparseAttentionOp
   }
   OrtCustomOpInputOutputCharacteristic GetOutputCharacteristic(size_t index) const {
     return index == 0 ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
-  }
-
-  // Without it ONNX Runtime loses the ranks after this node, and with them its fusions.
-  static Ort::Status InferOutputShape(Ort::ShapeInferContext& context) {
-    const Ort::ShapeInferContext::Shape& qkv = context.GetInputShape(0);
-    if (qkv.size() != 2) return Ort::Status(nullptr);  // unknown; compute() checks
-    Ort::ShapeInferContext::SymbolicInteger hidden = int64_t{-1};
-    if (qkv[1].IsInt() && qkv[1].AsInt() > 0) hidden = qkv[1].AsInt() / 3;
-    Ort::Status status = context.SetOutputShape(0, {qkv[0], hidden});
-    if (!status.IsOK()) return status;
-    return Ort::Status(nullptr);
   }
 };
 
