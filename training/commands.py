@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -142,3 +143,5 @@ def quieten() -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    # It logs each failed request; we report the one failure that matters.
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
