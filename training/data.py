@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import DataError
+from training.hub import hub_is_reachable
 
 TEXT_COLUMNS = ("sentence", "text", "review", "content")
 LABEL_COLUMNS = ("label", "labels", "sentiment")
@@ -178,6 +179,8 @@ def _rows_of_jsonl(path: Path, text: str) -> Iterator[dict[str, Any]]:
 def _rows_of_hub(name: str, split: str) -> tuple[list[dict[str, Any]], str]:
     import datasets
 
+    if not hub_is_reachable():
+        datasets.config.HF_HUB_OFFLINE = True  # it takes what it has in its cache
     try:
         table = datasets.load_dataset(name, split=split)
     except Exception as error:  # the library raises a dozen kinds for one cause

@@ -21,6 +21,7 @@ from transformers import (
 
 from training.attention.registry import CONFIG_FIELD, IMPLEMENTATION, register_attention
 from training.errors import BaseModelError, RunError
+from training.hub import hub_is_reachable
 from training.minilm import minilm_config, minilm_folder, minilm_state
 from training.pattern import AttentionPattern
 
@@ -57,7 +58,11 @@ def load_base(
         setattr(config, key, value)
     try:
         model = DistilBertForSequenceClassification.from_pretrained(
-            base, config=config, attn_implementation=IMPLEMENTATION, dtype=torch.float32
+            base,
+            config=config,
+            attn_implementation=IMPLEMENTATION,
+            dtype=torch.float32,
+            local_files_only=_local_only(base),
         )
         return model, _tokenizer(base)
     except (OSError, ValueError) as error:
@@ -66,7 +71,7 @@ def load_base(
 
 def _config_of(base: str) -> DistilBertConfig:
     try:
-        config = AutoConfig.from_pretrained(base)
+        config = AutoConfig.from_pretrained(base, local_files_only=_local_only(base))
     except (OSError, ValueError) as error:
         raise _unreachable(base, error) from None
     if not isinstance(config, DistilBertConfig):
@@ -105,13 +110,22 @@ def label_names_of(model: DistilBertForSequenceClassification) -> tuple[str, ...
 
 
 def _tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
-    tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, model_input_names=MODEL_INPUTS)
+    tokenizer = AutoTokenizer.from_pretrained(
+        source,
+        use_fast=True,
+        model_input_names=MODEL_INPUTS,
+        local_files_only=_local_only(source),
+    )
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise BaseModelError(f"{source} has no fast tokenizer (tokenizer.json)")
     # A tokenizer.json may carry padding and truncation of its own (MiniLM's: 128 tokens).
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
     return tokenizer
+
+
+def _local_only(source: str | Path) -> bool:
+    return Path(source).is_dir() or not hub_is_reachable()
 
 
 def _unreachable(base: str, error: Exception) -> BaseModelError:
