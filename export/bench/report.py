@@ -27,6 +27,7 @@ METHODS = {
     "speedup": "ratio of median times, reference over contender; percentile bootstrap over "
     "rounds, 95 %",
     "texts_per_second": "all texts over the sum of all times",
+    "sorting": "a sorted workload is so for every contender; packing gains nothing by it",
     "spinning": "off for all sessions: none takes time from another while it waits",
 }
 

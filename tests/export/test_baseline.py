@@ -48,6 +48,9 @@ def operators(file: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(file).graph.node)
 
 
+@pytest.mark.parametrize(
+    "model", [classifier(), classifier(num_labels=3, n_layers=3, n_heads=2, vocab_size=600)]
+)
 def test_fp32_weights_come_back_exactly(
     model: DistilBertForSequenceClassification, tmp_path: Path
 ) -> None:
