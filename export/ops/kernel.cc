@@ -1,9 +1,8 @@
 // The CPU kernel of crisp::SparseAttention: one source for every instruction set.
 //
-// Written with the vector extensions of GCC and Clang. CMakeLists.txt compiles it once for each
-// instruction set, with CRISP_ISA as the namespace, CRISP_VECTOR_BYTES as the width of a vector and
-// CRISP_TILE_ROWS as the number of query rows whose accumulators fit in the registers. kernel.h
-// says what this file must not use.
+// CMakeLists.txt compiles it once for each instruction set, with CRISP_ISA as the namespace,
+// CRISP_VECTOR_BYTES as the width of a vector and CRISP_TILE_ROWS as the number of query rows whose
+// accumulators fit in the registers. kernel.h says what this file must not use.
 //
 // For one sequence and head, keys are packed into panels of two vectors,
 // [panel][head_size][kPanel], and values into rows padded to a multiple of kPanel. Then, tile of
@@ -15,76 +14,15 @@
 
 #include <stdint.h>
 
+#include "kernel_topk.h"
+#include "kernel_vectors.h"
+
 namespace crisp {
 namespace CRISP_ISA {
 namespace {
 
-using Floats = float __attribute__((vector_size(CRISP_VECTOR_BYTES)));
-using Ints = int32_t __attribute__((vector_size(CRISP_VECTOR_BYTES)));
-using UnalignedFloats =
-    float __attribute__((vector_size(CRISP_VECTOR_BYTES), aligned(sizeof(float)), may_alias));
-
-constexpr int64_t kLanes = CRISP_VECTOR_BYTES / sizeof(float);
-constexpr int64_t kPanel = 2 * kLanes;
 constexpr int kTileRows = CRISP_TILE_ROWS;
 static_assert(kPanel <= kMaxPanel && kTileRows <= kMaxTileRows, "scratch memory is too small");
-
-constexpr float kInfinity = __builtin_inff();
-constexpr float kNaN = __builtin_nanf("");
-
-Floats load(const float* from) { return *reinterpret_cast<const UnalignedFloats*>(from); }
-void store(float* to, Floats value) { *reinterpret_cast<UnalignedFloats*>(to) = value; }
-Floats all(float value) { return value - Floats{}; }
-
-Ints lane_numbers() {
-  Ints numbers;
-  for (int64_t lane = 0; lane < kLanes; ++lane) numbers[lane] = static_cast<int32_t>(lane);
-  return numbers;
-}
-
-float sum_of(Floats value) {
-  float sum = 0;
-  for (int64_t lane = 0; lane < kLanes; ++lane) sum += value[lane];
-  return sum;
-}
-
-float maximum_of(Floats value) {
-  float maximum = value[0];
-  for (int64_t lane = 1; lane < kLanes; ++lane)
-    maximum = value[lane] > maximum ? value[lane] : maximum;
-  return maximum;
-}
-
-int64_t sum_of(Ints value) {
-  int64_t sum = 0;
-  for (int64_t lane = 0; lane < kLanes; ++lane) sum += value[lane];
-  return sum;
-}
-
-// exp(x) for x <= 0 to a relative error of 2e-7, and 0 below -87.3, where e^x leaves the normal
-// floats. x = n ln 2 + r with |r| <= ln 2 / 2, and the Taylor series of e^r to r^7, whose remainder
-// is below 6e-9.
-Floats exp_of_nonpositive(Floats x) {
-  constexpr float kSmallest = -87.3f;
-  constexpr float kLog2E = 0x1.715476p+0f;
-  constexpr float kLn2High = 0x1.62e4p-1f;  // 15 bits: its product with n is exact
-  constexpr float kLn2Low = 0x1.7f7d1cp-20f;
-  constexpr float kShifter = 0x1.8p+23f;  // adding it rounds to an integer, kept in the low bits
-  const Floats clamped = x < kSmallest ? all(kSmallest) : x;
-  const Floats shifted = clamped * kLog2E + kShifter;
-  const Floats n = shifted - kShifter;
-  const Floats r = (clamped - n * kLn2High) - n * kLn2Low;
-  Floats series = r * (1.0f / 5040) + 1.0f / 720;
-  series = series * r + 1.0f / 120;
-  series = series * r + 1.0f / 24;
-  series = series * r + 1.0f / 6;
-  series = series * r + 1.0f / 2;
-  series = series * r + 1.0f;
-  series = series * r + 1.0f;
-  const Ints exponent = reinterpret_cast<Ints>(shifted) - reinterpret_cast<Ints>(all(kShifter));
-  const Floats power_of_two = reinterpret_cast<Floats>((exponent + 127) << 23);
-  return x < kSmallest ? Floats{} : series * power_of_two;
-}
 
 // ---------------------------------------------------------------- packing
 
@@ -240,82 +178,6 @@ void weigh_nonfinite_values(const float* probabilities, const float* values, int
       }
     }
   }
-}
-
-// ---------------------------------------------------------------- top-k
-
-// Floats that are not NaN, in order, as integers: steps of one are neighbouring floats.
-int64_t rank_of(float value) {
-  int32_t bits;
-  __builtin_memcpy(&bits, &value, sizeof(bits));
-  return bits < 0 ? bits ^ INT32_MAX : bits;
-}
-
-float value_at(int64_t rank) {
-  const int32_t narrow = static_cast<int32_t>(rank);
-  const int32_t bits = narrow < 0 ? narrow ^ INT32_MAX : narrow;
-  float value;
-  __builtin_memcpy(&value, &bits, sizeof(value));
-  return value;
-}
-
-int64_t count_at_least(const float* scores, int64_t columns, float threshold) {
-  Ints count = {};
-  for (int64_t column = 0; column < columns; column += kLanes) {
-    count -= load(scores + column) >= threshold;  // a true lane is -1
-  }
-  return sum_of(count);
-}
-
-// A threshold that exactly the kept keys reach: the k-th highest score or, where nothing ties with
-// it, anything between it and the next lower one. `columns` is padded with -inf to whole panels,
-// and the highest score is finite.
-//
-// Narrows a bracket [low, high) of ranks, in which at least k scores reach `low` and fewer than k
-// reach `high`, until the count is k or the bracket holds one float. Guesses by interpolating the
-// counts; each third guess halves the bracket, which bounds the number of guesses by 3 x 32.
-float topk_threshold(const float* scores, const QueryRows& rows, float highest) {
-  const int64_t columns = round_up(rows.length, kLanes);
-  Floats sum = {};
-  Floats squares = {};
-  Floats lowest = all(kInfinity);
-  const Ints lanes = lane_numbers();
-  for (int64_t column = 0; column < columns; column += kLanes) {
-    const Floats score = load(scores + column);
-    const Ints exists = lanes < static_cast<int32_t>(rows.length - column);
-    const Floats deviation = exists ? score - highest : Floats{};  // keeps the squares small
-    sum += deviation;
-    squares += deviation * deviation;
-    lowest = exists & (score < lowest) ? score : lowest;
-  }
-  const float mean = sum_of(sum) / static_cast<float>(rows.length);
-  const float variance = sum_of(squares) / static_cast<float>(rows.length) - mean * mean;
-  float guess =
-      highest + mean + rows.kept_deviations * __builtin_sqrtf(variance > 0 ? variance : 0);
-
-  int64_t low = rank_of(-maximum_of(-lowest));
-  int64_t high = rank_of(highest) + 1;
-  int64_t count_low = rows.length;
-  int64_t count_high = 0;
-  for (int round = 0; high - low > 1; ++round) {
-    const bool interpolate = round % 3 != 2 && guess - guess == 0.0f;
-    int64_t middle = interpolate ? rank_of(guess) : low + (high - low) / 2;
-    middle = middle <= low ? low + 1 : middle >= high ? high - 1 : middle;
-    const float threshold = value_at(middle);
-    const int64_t count = count_at_least(scores, columns, threshold);
-    if (count == rows.kept) return threshold;
-    if (count > rows.kept) {
-      low = middle;
-      count_low = count;
-    } else {
-      high = middle;
-      count_high = count;
-    }
-    const float part =
-        static_cast<float>(count_low - rows.kept) / static_cast<float>(count_low - count_high);
-    guess = value_at(low) + part * (value_at(high) - value_at(low));
-  }
-  return value_at(low);
 }
 
 // ---------------------------------------------------------------- softmax
