@@ -14,6 +14,8 @@
 namespace crisp {
 namespace {
 
+static_assert(ORT_API_VERSION >= 17, "KernelContext_ParallelFor came with ONNX Runtime 1.17");
+
 constexpr const char* kDomain = "crisp";
 
 int64_t attribute(const Ort::ConstKernelInfo& info, const char* name, int64_t otherwise) {

@@ -175,7 +175,6 @@ def test_values_without_ties(pattern: AttentionPattern) -> None:
     assert_all_same(pattern, lengths, 3, normal(sum(lengths), 3, 32))
 
 
-@pytest.mark.slow
 @every_pattern
 @pytest.mark.parametrize("head_size", [32, 64])
 def test_2048_tokens(pattern: AttentionPattern, head_size: int) -> None:
