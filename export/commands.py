@@ -24,8 +24,14 @@ def export(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="Labelled texts on which int8 is held against fp32 and accuracy is measured; "
-            "several times for several. [default: the run's held-out texts]"
+            help="Labelled texts on which accuracy is measured; several times for several. "
+            "[default: the run's held-out texts]"
+        ),
+    ] = None,
+    calibration: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Texts on which int8 is held against fp32. [default: some of the training data]"
         ),
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the folder `out`.")] = False,
@@ -34,7 +40,7 @@ def export(
     """Exports a run to a packed ONNX model folder that `crisp serve` serves.
 
     Nothing is left behind where the graph differs from torch by more than 1e-4, or int8 from fp32
-    on more than 1 % of the texts.
+    on more than 1 % of the calibration texts.
 
     Example:
 
@@ -56,6 +62,7 @@ def export(
         out,
         precision=cast(Literal["fp32", "int8"], precision),
         data=data or [],
+        calibration=calibration or [],
         replace=replace,
     )
     if as_json:
@@ -72,7 +79,12 @@ def export(
     if "int8_disagreement" in manifest.parity:
         typer.echo(
             f"  int8 against fp32: {manifest.parity['int8_disagreement']:.2%} of "
-            f"{manifest.parity['int8_calibration_texts']:.0f} texts get another label"
+            f"{manifest.parity['int8_calibration_texts']:.0f} calibration texts get another label"
+        )
+    if "int8_disagreement_held_out" in manifest.parity:
+        typer.echo(
+            f"  and {manifest.parity['int8_disagreement_held_out']:.2%} of "
+            f"{manifest.parity['int8_held_out_texts']:.0f} held-out texts"
         )
     for found in manifest.measured:
         typer.echo(

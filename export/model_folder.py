@@ -5,10 +5,10 @@ The folder appears whole under its name, or not at all.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import mkdtemp
@@ -36,7 +36,7 @@ from export.manifest import (
     dump,
     facts_of,
 )
-from export.parity import fp32_difference, int8_disagreement, onnx_logits
+from export.parity import disagreement, fp32_difference, onnx_logits
 from export.quantize import quantize
 from training.batches import Encodings
 from training.config import DataRecord, RunRecord
@@ -46,7 +46,7 @@ from training.model import load_checkpoint
 from training.pattern import AttentionPattern
 from training.statistics import wilson_interval
 
-CALIBRATION_TEXTS = 2000  # at most, on which int8 is held against fp32
+CALIBRATION_TEXTS = 2000  # about, on which int8 is held against fp32
 
 
 def export_run(
@@ -55,12 +55,14 @@ def export_run(
     *,
     precision: Literal["fp32", "int8"] = "int8",
     data: Sequence[str] = (),
+    calibration: Sequence[str] = (),
     replace: bool = False,
 ) -> Manifest:
     """Exports the run folder `run` to the model folder `out`, and returns its manifest.
 
-    `data` are labelled sets on which int8 is held against fp32 and the accuracy is measured;
-    without any, those that the run was evaluated on (or else trained on, for the first only).
+    The accuracy is measured on the labelled sets `data`, by default those that the run was
+    evaluated on. int8 is held against fp32 on `calibration`, by default texts of the training data:
+    equal shares of each set, CALIBRATION_TEXTS in all; their agreement on `data` is noted too.
 
     Raises RunError where `run` is not finished, ParityError where the graph does not compute what
     the checkpoint computes, ExportError where `out` is taken.
@@ -70,13 +72,14 @@ def export_run(
     if out.exists() and not (out / MANIFEST_FILE).is_file():
         raise ExportError(f"{out} is no model folder, so --replace leaves it alone")
     record = RunRecord.load(run)
-    measured, calibration = _texts(record, data)
+    measured = _read(record, data or record.settings.dev, "validation")
+    calibrated = _read(record, calibration or record.settings.data, "train")
     model, tokenizer, pattern = load_checkpoint(run)
     out.parent.mkdir(parents=True, exist_ok=True)
     building = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         manifest = _build(
-            building, out.name, model, tokenizer, pattern, precision, record, measured, calibration
+            building, out.name, model, tokenizer, pattern, precision, record, measured, calibrated
         )
         building.chmod(0o755)
         _move_into_place(building, out)
@@ -97,20 +100,22 @@ def _build(
     calibration: Sequence[LabelledTexts],
 ) -> Manifest:
     limit = model.config.max_position_embeddings
+
+    def tokens(texts: LabelledTexts) -> Sequence[Sequence[int]]:
+        return encode(texts, tokenizer, limit).input_ids
+
     graph = packed_graph(weights_of(model), model.config, pattern)
     file = folder / MODEL_FILE
     onnx.save(graph, file)
     parity = fp32_difference(file, model, pattern, len(tokenizer), limit)
     if precision == "int8":
-        encoded = [
-            ids for texts in calibration for ids in encode(texts, tokenizer, limit).input_ids
-        ]
-        encoded = encoded[:: -(-len(encoded) // CALIBRATION_TEXTS)]
-        expected = onnx_logits(file, encoded, progress="fp32 on calibration texts")
+        share = -(-CALIBRATION_TEXTS // len(calibration))
+        sample = [ids for texts in calibration for ids in tokens(_some(texts, share))]
+        held_out = [ids for texts in measured for ids in tokens(texts)]
+        expected = onnx_logits(file, sample + held_out, progress="fp32")
         onnx.save(quantize(graph), file)
-        found = onnx_logits(file, encoded, progress="int8 on calibration texts")
-        parity["int8_disagreement"] = int8_disagreement(expected, found)
-        parity["int8_calibration_texts"] = len(encoded)
+        found = onnx_logits(file, sample + held_out, progress="int8")
+        parity |= disagreement(expected, found, calibration=len(sample))
     _save_tokenizer(tokenizer, folder / TOKENIZER_FILE)
     settings = record.settings
     manifest = Manifest(
@@ -149,26 +154,23 @@ def weights_of(model: DistilBertForSequenceClassification) -> dict[str, NDArray[
     return {name: tensor.float().cpu().numpy() for name, tensor in model.state_dict().items()}
 
 
-def _texts(
-    record: RunRecord, data: Sequence[str]
-) -> tuple[list[LabelledTexts], list[LabelledTexts]]:
-    """The sets to measure on, and those to hold int8 against fp32 on."""
-    settings = record.settings
-    sources, split = list(data) or list(settings.dev), "validation"
-    measure = bool(sources)
-    if not sources:
-        sources, split = list(settings.data), "train"
-    read = [
+def _read(record: RunRecord, sources: Sequence[str], split: str) -> list[LabelledTexts]:
+    return [
         read_examples(
             source,
             split=split,
             label_names=record.label_names,
-            text_column=settings.text_column,
-            label_column=settings.label_column,
+            text_column=record.settings.text_column,
+            label_column=record.settings.label_column,
         )
         for source in sources
     ]
-    return (read if measure else []), read
+
+
+def _some(texts: LabelledTexts, count: int) -> LabelledTexts:
+    """At most `count` of the texts, evenly spaced."""
+    step = -(-len(texts) // count)
+    return dataclasses.replace(texts, examples=texts.examples[::step])
 
 
 def _measure(file: Path, texts: LabelledTexts, encodings: Encodings) -> Measurement:
@@ -184,7 +186,7 @@ def _measure(file: Path, texts: LabelledTexts, encodings: Encodings) -> Measurem
 
 
 def _facts(record: DataRecord) -> DataFacts:
-    return DataFacts(**asdict(record))
+    return DataFacts(**dataclasses.asdict(record))
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, file: Path) -> None:

@@ -110,15 +110,23 @@ def _differences(
     return found
 
 
-def int8_disagreement(fp32: NDArray[np.float32], int8: NDArray[np.float32]) -> float:
-    """Share of the texts on which logits [N, C] of both precisions name different labels.
+def disagreement(
+    fp32: NDArray[np.float32], int8: NDArray[np.float32], *, calibration: int
+) -> dict[str, float]:
+    """Share of texts on which logits [N, C] of both precisions name different labels: of the first
+    `calibration` texts, and of the rest, where there is any.
 
-    Raises ParityError where it exceeds INT8_DISAGREEMENT.
+    Raises ParityError where the first share exceeds INT8_DISAGREEMENT.
     """
-    share = float((fp32.argmax(axis=1) != int8.argmax(axis=1)).mean())
+    differ = fp32.argmax(axis=1) != int8.argmax(axis=1)
+    share = float(differ[:calibration].mean())
     if not share <= INT8_DISAGREEMENT or not np.isfinite(int8).all():
         raise ParityError(
-            f"int8 and fp32 disagree on {share:.2%} of {len(fp32)} calibration texts (allowed: "
+            f"int8 and fp32 disagree on {share:.2%} of {calibration} calibration texts (allowed: "
             f"{INT8_DISAGREEMENT:.0%}); nothing was written: export with --precision fp32"
         )
-    return share
+    found = {"int8_disagreement": share, "int8_calibration_texts": float(calibration)}
+    if len(differ) > calibration:
+        found["int8_disagreement_held_out"] = float(differ[calibration:].mean())
+        found["int8_held_out_texts"] = float(len(differ) - calibration)
+    return found

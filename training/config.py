@@ -32,6 +32,7 @@ class TrainingSettings:
     batch_tokens: int = 8192  # padded tokens at most, over all examples of a batch
     max_tokens: int = 512  # of a text; the rest is cut off
     attention_dropout: float = 0.1
+    average_from: float = 1.0  # share of the steps from which on the weights are averaged; 1: not
     precision: Precision = "auto"  # auto: bf16 where the processor multiplies it in hardware
     text_column: str | None = None
     label_column: str | None = None
@@ -54,6 +55,8 @@ class TrainingSettings:
         for name in ("warmup", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if not 0 <= self.average_from <= 1:
+            raise TrainingError(f"average_from must lie in [0, 1], got {self.average_from}")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise TrainingError(f"precision must be auto, fp32 or bf16, got {self.precision!r}")
 
