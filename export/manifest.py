@@ -106,6 +106,12 @@ class ModelFolder:
     def tokenizer(self) -> Path:
         return self.path / TOKENIZER_FILE
 
+    @property
+    def shown(self) -> str:
+        """The path as reports print it: from the working directory, where it lies in that."""
+        path = self.path.resolve()
+        return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
     @classmethod
     def load(cls, path: Path) -> ModelFolder:
         """Reads and verifies the folder at `path`.

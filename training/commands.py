@@ -60,6 +60,13 @@ def train(
     batch_tokens: Annotated[int, typer.Option(help="Padded tokens a batch, at most.")] = 8192,
     max_tokens: Annotated[int, typer.Option(help="Tokens of a text; the rest is cut off.")] = 512,
     attention_dropout: Annotated[float, typer.Option(help="Dropout of attention links.")] = 0.1,
+    average_from: Annotated[
+        float,
+        typer.Option(
+            help="Keep the mean of the weights over the training from this share on, e.g. 0.6, "
+            "instead of those of the last step (1)."
+        ),
+    ] = 1.0,
     precision: Annotated[
         str, typer.Option(help="fp32, bf16, or auto: bf16 where the hardware multiplies it.")
     ] = "auto",
@@ -101,6 +108,7 @@ def train(
         batch_tokens=max(batch_tokens, max_tokens),
         max_tokens=max_tokens,
         attention_dropout=attention_dropout,
+        average_from=average_from,
         precision=precision,  # type: ignore[arg-type]  # checked by TrainingSettings
         text_column=text_column,
         label_column=label_column,

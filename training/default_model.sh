@@ -21,7 +21,7 @@ awk 'NR == 1 || (NR - 2) % 10 == 0' "$data/polarity/all.tsv" >"$out/polarity/hel
 train() {
   [ -f "$out/$1/run.json" ] || OMP_NUM_THREADS=1 "$crisp" train --out "$out/$1" "${@:2}" \
     --base minilm --seed 0 --epochs 3 --learning-rate 8e-5 --batch-size 64 --batch-tokens 4096 \
-    --max-tokens 256 --attention-dropout 0 \
+    --max-tokens 256 --attention-dropout 0 --average-from 0.57 \
     --data "$data/sst2/train.tsv" --data "$data/imdb/train.tsv" \
     --data "$data/imdb/counterfactual_train.tsv" --data "$out/polarity/train.tsv" \
     --dev "$data/sst2/dev.tsv" --dev "$data/imdb/dev.tsv" --dev "$data/imdb/counterfactual_dev.tsv"

@@ -33,6 +33,7 @@ from transformers import (
 )
 from transformers.models.distilbert.modeling_distilbert import DistilBertSelfAttention
 
+from training.averaging import AVERAGE_FILE, WeightAverage
 from training.batches import BucketLoader, Encodings, LengthBuckets, pad
 from training.callbacks import CheckpointByTime, ProgressBar
 from training.config import RUN_FILE, DataRecord, RunRecord, TrainingSettings, write_atomically
@@ -83,13 +84,19 @@ def finetune(settings: TrainingSettings, out: Path, *, save_minutes: float = 2.0
         callbacks=[CheckpointByTime(save_minutes)],
     )
     trainer.settings = settings
+    averages = settings.average_from < 1
+    checkpoint = last_checkpoint(out / CHECKPOINTS, averages=averages)
+    if averages:
+        trainer.add_callback(WeightAverage(model, settings.average_from, checkpoint))
     if trainer.is_world_process_zero():
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / SETTINGS_FILE, _as_json(settings))
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressBar([texts.name for texts in dev]))
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=last_checkpoint(out / CHECKPOINTS))
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if averages:
+        trainer.evaluate()  # of the mean; it takes the place of the last step's in the history
     record = RunRecord(
         settings=settings,
         label_names=train[0].label_names,
@@ -146,16 +153,19 @@ def encode(texts: LabelledTexts, tokenizer: PreTrainedTokenizerFast, limit: int)
     return Encodings(batch["input_ids"], [e.label for e in texts.examples])
 
 
-def last_checkpoint(folder: Path) -> str | None:
+def last_checkpoint(folder: Path, *, averages: bool = False) -> str | None:
     """The newest checkpoint that was written to its end, if any.
 
-    Trainer writes trainer_state.json after everything else of a checkpoint.
+    Trainer writes trainer_state.json after everything else of a checkpoint; where the run
+    `averages`, the mean of the weights comes after it.
     """
     found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     for checkpoint in reversed(found):
         try:
             json.loads((checkpoint / "trainer_state.json").read_text())
         except (OSError, ValueError):
+            continue
+        if averages and not (checkpoint / AVERAGE_FILE).exists():
             continue
         return str(checkpoint)
     return None

@@ -58,7 +58,7 @@ def line_up(
     source = next((f for f in folders if _pattern(f) == "dense"), folders[0])
     progress("reading the weights")
     model = classifier_of_folder(source) if run is None else classifier_of_run(run)
-    origin = str(source.path if run is None else run)
+    origin = source.shown if run is None else str(run)
     _check_sizes(folders, model, origin)
     contenders: list[Contender] = []
     facts: dict[str, dict[str, Any]] = {}
@@ -83,7 +83,7 @@ def line_up(
             "kind": "engine",
             "attention": dict(manifest.attention),
             "precision": manifest.precision,
-            "weights": str(folder.path),
+            "weights": folder.shown,
             "bytes": manifest.files[folder.model.name].bytes,
             "sha256": manifest.files[folder.model.name].sha256,
         }

@@ -94,7 +94,7 @@ def document(report: Report) -> dict[str, Any]:
         "environment": dict(report.environment),
         "operators": {
             "compiled": report.library.available,
-            "library": None if report.library.path is None else str(report.library.path),
+            "library": None if report.library.path is None else report.library.path.name,
             "reason": report.library.reason,
         },
         "settings": dict(report.settings),

@@ -99,7 +99,7 @@ def figures(engine: Engine, runs: Runs, truth: Sequence[str]) -> Figures:
 def model_facts(engine: Engine) -> ModelFacts:
     manifest = engine.manifest
     return ModelFacts(
-        path=str(engine.folder.path),
+        path=engine.folder.shown,
         name=manifest.name,
         precision=manifest.precision,
         attention=manifest.attention,

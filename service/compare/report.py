@@ -67,7 +67,7 @@ def document(report: Report) -> dict[str, Any]:
         "command": report.command,
         "started": report.started,
         "environment": dict(report.environment),
-        "operators": {"library": _text(report.library.path), "reason": report.library.reason},
+        "operators": {"library": _file_name(report.library.path), "reason": report.library.reason},
         "settings": dict(report.settings),
         "data": {"name": data.name, "n": len(data), "sha256": data.sha256},
         "methods": METHODS,
@@ -167,12 +167,12 @@ def _version(package: str) -> str | None:
 
 def _processor() -> str:
     facts = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", facts.read_text()) if facts.is_file() else None
+    found = re.search(r"model name\s*: (.*)", facts.read_file_name()) if facts.is_file() else None
     return found[1] if found else platform.processor()
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+def _file_name(path: Path | None) -> str | None:
+    return None if path is None else path.name
 
 
 def _pattern(attention: Mapping[str, Any]) -> str:

@@ -36,6 +36,7 @@ def settings(base: Path, train_tsv: Path, dev_tsv: Path) -> TrainingSettings:
         learning_rate=5e-3,
         max_tokens=24,
         batch_size=16,
+        average_from=0.5,
         precision="fp32",
     )
 
@@ -134,11 +135,38 @@ def test_a_failure_half_way_is_resumed_to_the_same_weights(
     assert RunRecord.load(out).history == RunRecord.load(run).history
 
 
+def test_the_weights_are_the_mean_of_the_last_part(
+    run: Path, settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps 50, 60, ... of 90, collected by hand from the same run without averaging."""
+    from transformers import Trainer
+
+    step, seen = Trainer.training_step, 0
+    collected: list[dict[str, torch.Tensor]] = []
+
+    def collect(self: Trainer, model: torch.nn.Module, *args: object, **kwargs: object) -> object:
+        nonlocal seen
+        if seen in (50, 60, 70, 80):  # so many steps are done when this one begins
+            collected.append({n: t.clone() for n, t in model.state_dict().items()})
+        seen += 1
+        return step(self, model, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", collect)
+    finetune(replace(settings, average_from=1.0), tmp_path / "plain")
+    assert seen == 90
+    collected.append(load_file(tmp_path / "plain" / "model.safetensors"))
+    averaged = load_file(run / "model.safetensors")
+    for name, tensor in averaged.items():
+        mean = torch.stack([weights[name] for weights in collected]).mean(0)
+        torch.testing.assert_close(tensor, mean, atol=1e-5, rtol=0)
+
+
 def command(settings: TrainingSettings, out: Path) -> list[str]:
     return [
         *("-m", "crisp", "train", "--data", settings.data[0], "--dev", settings.dev[0]),
         *("--base", settings.base, "--density", "0.5", "--epochs", "6", "--max-tokens", "24"),
         *("--learning-rate", "5e-3", "--batch-size", "16", "--precision", "fp32"),
+        *("--average-from", "0.5"),
         *("--out", str(out)),
     ]
 
