@@ -40,7 +40,7 @@ from export.parity import disagreement, fp32_difference, onnx_logits
 from export.quantize import quantize
 from training.batches import Encodings
 from training.config import DataRecord, RunRecord
-from training.data import LabelledTexts, read_examples
+from training.data import LabelledTexts
 from training.finetune import encode
 from training.model import load_checkpoint
 from training.pattern import AttentionPattern
@@ -72,8 +72,8 @@ def export_run(
     if out.exists() and not (out / MANIFEST_FILE).is_file():
         raise ExportError(f"{out} is no model folder, so --replace leaves it alone")
     record = RunRecord.load(run)
-    measured = _read(record, data or record.settings.dev, "validation")
-    calibrated = _read(record, calibration or record.settings.data, "train")
+    measured = record.read(data or record.settings.dev, "validation")
+    calibrated = record.read(calibration or record.settings.data, "train")
     model, tokenizer, pattern = load_checkpoint(run)
     out.parent.mkdir(parents=True, exist_ok=True)
     building = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -152,19 +152,6 @@ def _build(
 def weights_of(model: DistilBertForSequenceClassification) -> dict[str, NDArray[np.float32]]:
     """The parameters by name, float32."""
     return {name: tensor.float().cpu().numpy() for name, tensor in model.state_dict().items()}
-
-
-def _read(record: RunRecord, sources: Sequence[str], split: str) -> list[LabelledTexts]:
-    return [
-        read_examples(
-            source,
-            split=split,
-            label_names=record.label_names,
-            text_column=record.settings.text_column,
-            label_column=record.settings.label_column,
-        )
-        for source in sources
-    ]
 
 
 def _some(texts: LabelledTexts, count: int) -> LabelledTexts:

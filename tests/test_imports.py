@@ -26,7 +26,13 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     # These three travel in the bento, so they stand on each other alone.
     **dict.fromkeys(_BUNDLED, _BUNDLED),
     "service": ("service", *_BUNDLED),
-    "service.compare": ("service", *_BUNDLED, "training.data", "training.statistics"),
+    "service.compare": (
+        "service",
+        *_BUNDLED,
+        "training.data",
+        "training.machine",
+        "training.statistics",
+    ),
     "loadtests": ("loadtests",),
 }
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from training.data import LabelledTexts, read_examples
 from training.errors import RunError, TrainingError
 from training.pattern import AttentionPattern
 
@@ -97,6 +99,19 @@ class RunRecord:
     processes: int
     seconds: float  # wall time of the training loop (of its last part, where it was resumed)
     versions: dict[str, str]
+
+    def read(self, sources: Sequence[str], split: str) -> list[LabelledTexts]:
+        """Labelled texts as the run reads them: its labels, its columns. Raises DataError."""
+        return [
+            read_examples(
+                source,
+                split=split,
+                label_names=self.label_names,
+                text_column=self.settings.text_column,
+                label_column=self.settings.label_column,
+            )
+            for source in sources
+        ]
 
     def save(self, folder: Path) -> None:
         values = asdict(self) | {"settings": self.settings.to_dict()}

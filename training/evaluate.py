@@ -18,7 +18,7 @@ from transformers import DistilBertForSequenceClassification
 
 from training.batches import Encodings, pad
 from training.config import DataRecord, RunRecord
-from training.data import LabelledTexts, read_examples
+from training.data import LabelledTexts
 from training.finetune import encode
 from training.model import label_names_of, load_checkpoint
 from training.statistics import Interval, expected_calibration_error, wilson_interval
@@ -46,16 +46,7 @@ def evaluate_run(run: Path, sources: Sequence[str], *, split: str) -> list[Evalu
     Raises RunError where `run` is not finished, DataError where a source cannot be read.
     """
     record = RunRecord.load(run)
-    sets = [
-        read_examples(
-            source,
-            split=split,
-            label_names=record.label_names,
-            text_column=record.settings.text_column,
-            label_column=record.settings.label_column,
-        )
-        for source in sources
-    ]
+    sets = record.read(sources, split)
     model, tokenizer, _ = load_checkpoint(run)
     limit = model.config.max_position_embeddings
     return [evaluate(model, texts, encode(texts, tokenizer, limit), limit) for texts in sets]

@@ -77,9 +77,10 @@ def bench(
     from export.bench import workloads as work
     from export.op_library import find_op_library
     from training.commands import quieten
+    from training.machine import environment, output_file
 
     chosen = work.parse_workloads(workloads)
-    output = _output_file(json_file)
+    output = output_file(json_file)
     folders = _folders(model)
     work.check_limit(chosen, min(folder.manifest.max_tokens for folder in folders))
     quieten()  # before anything loads transformers
@@ -87,7 +88,7 @@ def bench(
 
     console = Console(stderr=json_file == "-")
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    environment = report.environment()
+    measured_on = environment()
     library = find_op_library()
     with console.status("") as status:
         lined_up = line_up(
@@ -106,7 +107,7 @@ def bench(
         settings={"threads": threads, "seconds": seconds, "rounds": rounds, "seed": seed},
         command=shlex.join(["crisp", *sys.argv[1:]]),
         started=started,
-        environment=environment,
+        environment=measured_on,
     )
     report.show(console, result)
     text = json.dumps(report.document(result), indent=2, ensure_ascii=False) + "\n"
@@ -134,17 +135,6 @@ def _folders(given: Sequence[Path] | None) -> list[ModelFolder]:
             "with --model, which `crisp train` and then `crisp export` make"
         )
     return [ModelFolder.load(path) for path in paths]
-
-
-def _output_file(json_file: str | None) -> Path | None:
-    if json_file is None or json_file == "-":
-        return None
-    path = Path(json_file)
-    if path.is_dir() or not path.parent.is_dir():
-        raise typer.BadParameter(
-            f"{path} cannot be written: give a file in a folder that exists", param_hint="--json"
-        )
-    return path
 
 
 def _measured(

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -165,43 +160,3 @@ def show(console: Console, report: Report) -> None:
         warnings.append(f"Fewer than {FEWEST_ROUNDS} rounds: the intervals mean little.")
     for warning in warnings:
         console.print(warning, style="yellow", markup=False)
-
-
-_PACKAGES = ("numpy", "onnx", "torch", "transformers")
-_INSTRUCTION_SETS = re.compile(r"^(avx|fma$|amx|asimd|sve|i8mm|bf16)")
-
-
-def environment() -> dict[str, Any]:
-    """The machine and the versions that the figures hold for."""
-    import onnxruntime
-
-    affinity = getattr(os, "sched_getaffinity", None)
-    processor, flags = _processor()
-    return {
-        "platform": platform.platform(),
-        "processor": processor,
-        "instruction_sets": sorted(flag for flag in flags if _INSTRUCTION_SETS.match(flag)),
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "python": platform.python_version(),
-        "versions": {
-            "onnxruntime": onnxruntime.__version__,
-            **{name: found for name in _PACKAGES if (found := _version(name))},
-        },
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> tuple[str, list[str]]:
-    """Its name, and what it can do, where the system says."""
-    file = Path("/proc/cpuinfo")
-    facts = file.read_text() if file.is_file() else ""
-    name = re.search(r"^model name\s*: (.*)", facts, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*: (.*)", facts, re.MULTILINE)
-    return name[1] if name else platform.processor(), flags[1].split() if flags else []

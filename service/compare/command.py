@@ -70,11 +70,12 @@ def compare(
 
     from service.compare import analysis, measure, report
     from training.data import read_examples
+    from training.machine import environment, output_file
 
     names = _names(variants)
-    output = _output_file(json_file)
+    output = output_file(json_file)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    environment = report.environment()
+    measured_on = environment()
     engines = _engines(models, names, threads)
     texts = read_examples(
         data,
@@ -104,7 +105,7 @@ def compare(
         },
         command=shlex.join(["crisp", *sys.argv[1:]]),
         started=started,
-        environment=environment,
+        environment=measured_on,
     )
     report.show(console, found)
     text = json.dumps(report.document(found), ensure_ascii=False) + "\n"
@@ -125,17 +126,6 @@ def _names(variants: str) -> tuple[str, ...]:
             param_hint="--variants",
         )
     return names
-
-
-def _output_file(json_file: str | None) -> Path | None:
-    if json_file is None or json_file == "-":
-        return None
-    path = Path(json_file)
-    if path.is_dir() or not path.parent.is_dir():
-        raise typer.BadParameter(
-            f"{path} cannot be written: give a file in a folder that exists", param_hint="--json"
-        )
-    return path
 
 
 def _engines(models: Path | None, names: tuple[str, ...], threads: int | None) -> dict[str, Engine]:

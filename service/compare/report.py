@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +40,6 @@ class Report:
     command: str
     started: str
     environment: Mapping[str, Any]
-
-
-def environment() -> dict[str, Any]:
-    """The machine and the versions that the figures hold for."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return {
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "python": platform.python_version(),
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
-    }
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -155,20 +138,6 @@ def show(console: Console, report: Report) -> None:
 
 
 _INTERVAL = "  95 % interval"
-_PACKAGES = ("onnxruntime-gpu", "onnxruntime", "numpy", "tokenizers", "scipy")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    facts = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", facts.read_file_name()) if facts.is_file() else None
-    return found[1] if found else platform.processor()
 
 
 def _file_name(path: Path | None) -> str | None:
