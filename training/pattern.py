@@ -63,7 +63,7 @@ class AttentionPattern:
                 raise PatternError("topk takes exactly one of density and k")
             if self.density is not None and not _FINEST <= self.density <= 1:
                 raise PatternError(
-                    f"density must lie in (0, 1], in steps of {_FINEST:g}, got {self.density}"
+                    f"density must lie in (0, 1], got {self.density} (the finest is {_FINEST:g})"
                 )
             if self.k is not None and self.k < 1:
                 raise PatternError(f"k must be at least 1, got {self.k}")
