@@ -161,10 +161,19 @@ def test_the_weights_are_the_mean_of_the_last_part(
         torch.testing.assert_close(tensor, mean, atol=1e-5, rtol=0)
 
 
-def command(settings: TrainingSettings, out: Path) -> list[str]:
+def command(settings: TrainingSettings, out: Path, *, epochs: int = 6) -> list[str]:
     return [
         *("-m", "crisp", "train", "--data", settings.data[0], "--dev", settings.dev[0]),
-        *("--base", settings.base, "--density", "0.5", "--epochs", "6", "--max-tokens", "24"),
+        *(
+            "--base",
+            settings.base,
+            "--density",
+            "0.5",
+            "--epochs",
+            str(epochs),
+            "--max-tokens",
+            "24",
+        ),
         *("--learning-rate", "5e-3", "--batch-size", "16", "--precision", "fp32"),
         *("--average-from", "0.5"),
         *("--out", str(out)),
@@ -206,9 +215,10 @@ def test_kill_9_at_any_moment_is_resumed(
 @pytest.mark.slow
 def test_two_processes_over_gloo(settings: TrainingSettings, tmp_path: Path) -> None:
     out = tmp_path / "two"
+    # Each of two processes takes every other batch: twice the epochs for as many steps.
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [sys.executable, *launch, *command(settings, out)],
+        [sys.executable, *launch, *command(settings, out, epochs=12)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
