@@ -3,7 +3,7 @@
 #
 #   training/default_model.sh DATA [OUT]
 #
-# DATA holds the data sets that docs/model-card.md names: sst2/{train,dev}.tsv,
+# DATA holds the data sets that service/models/README.md names: sst2/{train,dev}.tsv,
 # imdb/{train,dev,counterfactual_train,counterfactual_dev}.tsv and polarity/all.tsv, each with the
 # columns sentence and label. Runs and models go to OUT (default: runs/default). Killed, the same
 # command goes on. Takes an hour and a half on two cores with AMX, several hours without.
