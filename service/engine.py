@@ -24,6 +24,7 @@ from tokenizers import Encoding, Tokenizer
 from export.errors import ModelFolderError
 from export.manifest import Manifest, ModelFolder
 from export.op_library import OpLibrary, find_op_library, make_session
+from export.packing import pack
 
 # Tokens of one run of the graph. The compiled operator's memory grows with T; the fallback's with
 # heads · T² (12 heads, 1,024 tokens: 50 MB for each intermediate result), so its packs are smaller.
@@ -143,12 +144,7 @@ class Engine:
             )
 
     def _run(self, sequences: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
-        lengths = [len(ids) for ids in sequences]
-        cu_seqlens = np.zeros(len(lengths) + 1, np.int32)
-        np.cumsum(lengths, out=cu_seqlens[1:])
-        input_ids = np.fromiter((i for ids in sequences for i in ids), np.int64, cu_seqlens[-1])
-        feeds = {"input_ids": input_ids, "cu_seqlens": cu_seqlens}
-        (logits,) = self._session.run(["logits"], feeds)
+        (logits,) = self._session.run(["logits"], pack(sequences))
         result: npt.NDArray[np.float32] = logits
         return result
 

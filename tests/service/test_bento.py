@@ -77,7 +77,10 @@ def test_only_what_serving_needs_is_in_it(bento: Path) -> None:
     assert found == {
         "bentofile.yaml",
         *(f"service/{name}.py" for name in ("__init__", *SOURCES)),
-        *(f"export/{name}.py" for name in ("__init__", "errors", "manifest", "op_library")),
+        *(
+            f"export/{name}.py"
+            for name in ("__init__", "errors", "manifest", "op_library", "packing")
+        ),
         "export/ops/lib/libcrisp_ops.so",
         *(
             f"service/models/{model}/{file}"
