@@ -73,7 +73,9 @@ def export_run(
         raise ExportError(f"{out} is no model folder, so --replace leaves it alone")
     record = RunRecord.load(run)
     measured = record.read(data or record.settings.dev, "validation")
-    calibrated = record.read(calibration or record.settings.data, "train")
+    calibrated: list[LabelledTexts] = []
+    if precision == "int8":  # nothing else needs them, and they may have gone since
+        calibrated = record.read(calibration or record.settings.data, "train")
     model, tokenizer, pattern = load_checkpoint(run)
     out.parent.mkdir(parents=True, exist_ok=True)
     building = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -100,18 +102,16 @@ def _build(
     calibration: Sequence[LabelledTexts],
 ) -> Manifest:
     limit = model.config.max_position_embeddings
-
-    def tokens(texts: LabelledTexts) -> Sequence[Sequence[int]]:
-        return encode(texts, tokenizer, limit).input_ids
-
+    encoded = [encode(texts, tokenizer, limit) for texts in measured]
     graph = packed_graph(weights_of(model), model.config, pattern)
     file = folder / MODEL_FILE
     onnx.save(graph, file)
     parity = fp32_difference(file, model, pattern, len(tokenizer), limit)
     if precision == "int8":
         share = -(-CALIBRATION_TEXTS // len(calibration))
-        sample = [ids for texts in calibration for ids in tokens(_some(texts, share))]
-        held_out = [ids for texts in measured for ids in tokens(texts)]
+        some = [encode(_some(texts, share), tokenizer, limit) for texts in calibration]
+        sample = [ids for encodings in some for ids in encodings.input_ids]
+        held_out = [ids for encodings in encoded for ids in encodings.input_ids]
         expected = onnx_logits(file, sample + held_out, progress="fp32")
         onnx.save(quantize(graph), file)
         found = onnx_logits(file, sample + held_out, progress="int8")
@@ -135,9 +135,7 @@ def _build(
                 if key not in ("data", "dev", "base", "attention", "seed")
             },
         ),
-        measured=tuple(
-            _measure(file, texts, encode(texts, tokenizer, limit)) for texts in measured
-        ),
+        measured=tuple(_measure(file, *pair) for pair in zip(measured, encoded, strict=True)),
         parity=parity,
         operators=(Operator(domain=DOMAIN, name=OPERATOR, version=DOMAIN_VERSION),),
         versions=record.versions

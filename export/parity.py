@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers import DistilBertForSequenceClassification
 
 from export.errors import ParityError
-from export.op_library import OpLibrary, make_session
+from export.op_library import make_session
 from export.packing import pack
 from training.pattern import AttentionPattern
 
@@ -30,12 +30,11 @@ def onnx_logits(
     model: Path,
     sequences: Sequence[Sequence[int]],
     *,
-    library: OpLibrary | None = None,
     progress: str | None = None,
 ) -> NDArray[np.float32]:
     """Logits float32 [N, C] of token sequences, in their order, computed in packs of some 4,096
     tokens of texts of like length."""
-    session = make_session(model, library=library)
+    session = make_session(model)
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     rows: dict[int, NDArray[np.float32]] = {}
     with tqdm(total=len(order), desc=progress, unit="text", disable=progress is None) as bar:

@@ -30,6 +30,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "service",
         *_BUNDLED,
         "training.data",
+        "training.files",
         "training.machine",
         "training.statistics",
     ),

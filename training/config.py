@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from training.data import LabelledTexts, read_examples
 from training.errors import RunError, TrainingError
+from training.files import write_atomically
 from training.pattern import AttentionPattern
 
 RUN_FILE = "run.json"
@@ -141,10 +142,3 @@ class RunRecord:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{file} is not a run record of this version: {error!r}") from None
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Writes `file` whole or not at all."""
-    temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from scipy.special import log_softmax
 from tqdm import tqdm
 from transformers import DistilBertForSequenceClassification
 
@@ -61,8 +62,7 @@ def evaluate(
     """Measures `model` on `encodings`, the tokenised `texts`."""
     logits = logits_of(model, encodings, progress=texts.name)
     labels = np.asarray(encodings.labels)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    log_probabilities = log_softmax(logits, axis=1)
     predicted = logits.argmax(axis=1)
     confusion = np.zeros((logits.shape[1], logits.shape[1]), dtype=int)
     np.add.at(confusion, (labels, predicted), 1)

@@ -36,7 +36,7 @@ from transformers.models.distilbert.modeling_distilbert import DistilBertSelfAtt
 from training.averaging import AVERAGE_FILE, WeightAverage
 from training.batches import BucketLoader, Encodings, LengthBuckets, pad
 from training.callbacks import CheckpointByTime, ProgressBar
-from training.config import RUN_FILE, DataRecord, RunRecord, TrainingSettings, write_atomically
+from training.config import RUN_FILE, DataRecord, RunRecord, TrainingSettings
 from training.data import (
     FILE_TYPES,
     LabelledTexts,
@@ -45,6 +45,7 @@ from training.data import (
     without_overlap,
 )
 from training.errors import DataError, RunError
+from training.files import write_atomically
 from training.model import load_base
 
 CHECKPOINTS = "checkpoints"

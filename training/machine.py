@@ -1,4 +1,4 @@
-"""What every report of measurements needs: the machine, the versions, and a file to go to.
+"""What every report of measurements names: the machine and the versions.
 
 Imports no torch; `crisp bench` and `crisp compare` use it.
 """
@@ -11,8 +11,6 @@ import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import typer
 
 _PACKAGES = ("onnxruntime", "onnx", "numpy", "scipy", "tokenizers", "torch", "transformers")
 _INSTRUCTION_SETS = re.compile(r"^(avx|fma$|amx|asimd|sve|i8mm|bf16)")
@@ -31,21 +29,6 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
     }
-
-
-def output_file(json_option: str | None) -> Path | None:
-    """The file that `--json FILE` names; None without the option, and for `-`.
-
-    Raises typer.BadParameter, before any long work, where it cannot be written.
-    """
-    if json_option is None or json_option == "-":
-        return None
-    path = Path(json_option)
-    if path.is_dir() or not path.parent.is_dir():
-        raise typer.BadParameter(
-            f"{path} cannot be written: give a file in a folder that exists", param_hint="--json"
-        )
-    return path
 
 
 def _version(package: str) -> str | None:

@@ -77,7 +77,8 @@ def bench(
     from export.bench import workloads as work
     from export.op_library import find_op_library
     from training.commands import quieten
-    from training.machine import environment, output_file
+    from training.files import output_file, write_atomically
+    from training.machine import environment
 
     chosen = work.parse_workloads(workloads)
     output = output_file(json_file)
@@ -112,9 +113,7 @@ def bench(
     report.show(console, result)
     text = json.dumps(report.document(result), indent=2, ensure_ascii=False) + "\n"
     if output is not None:
-        temporary = output.with_name(output.name + ".part")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(output)
+        write_atomically(output, text)
         console.print(f"Saved {output}", markup=False)
     elif json_file == "-":
         print(text, end="")

@@ -70,7 +70,8 @@ def compare(
 
     from service.compare import analysis, measure, report
     from training.data import read_examples
-    from training.machine import environment, output_file
+    from training.files import output_file, write_atomically
+    from training.machine import environment
 
     names = _names(variants)
     output = output_file(json_file)
@@ -110,9 +111,7 @@ def compare(
     report.show(console, found)
     text = json.dumps(report.document(found), ensure_ascii=False) + "\n"
     if output is not None:
-        temporary = output.with_name(output.name + ".part")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(output)
+        write_atomically(output, text)
         console.print(f"Saved {output}", markup=False)
     elif json_file == "-":
         print(text, end="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from export.manifest import ModelFolder
 from export.model_folder import export_run
 from training.config import TrainingSettings
 from training.data import read_examples
-from training.errors import RunError
+from training.errors import DataError, RunError
 from training.evaluate import evaluate_run
 from training.finetune import finetune
 from training.pattern import AttentionPattern
@@ -123,6 +124,17 @@ def test_what_stands_there_is_not_overwritten(
     assert (tmp_path / "notes.txt").read_text() == "mine"
     with pytest.raises(RunError, match="no finished run"):
         export_run(tmp_path, tmp_path / "out")
+
+
+def test_fp32_needs_no_training_data(run: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "run"
+    shutil.copytree(run, moved)
+    record = moved / "run.json"
+    record.write_text(record.read_text().replace("train.tsv", "gone.tsv"))
+    export_run(moved, tmp_path / "fp32", precision="fp32")
+    with pytest.raises(DataError, match=r"gone\.tsv does not exist"):
+        export_run(moved, tmp_path / "int8", precision="int8")
+    assert not (tmp_path / "int8").exists()
 
 
 def test_replace_swaps_the_folder(run: Path, tmp_path: Path) -> None:

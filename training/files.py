@@ -1,0 +1,29 @@
+"""Files that are written whole or not at all, and those that a command's `--json FILE` names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Writes `file`, UTF-8, whole or not at all."""
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
+
+
+def output_file(json_option: str | None) -> Path | None:
+    """The file that `--json FILE` names; None without the option, and for `-`.
+
+    Raises typer.BadParameter, before any long work, where it cannot be written.
+    """
+    if json_option is None or json_option == "-":
+        return None
+    path = Path(json_option)
+    if path.is_dir() or not path.parent.is_dir():
+        raise typer.BadParameter(
+            f"{path} cannot be written: give a file in a folder that exists", param_hint="--json"
+        )
+    return path
