@@ -36,23 +36,38 @@ def train(
         str,
         typer.Option(
             help="`minilm` (needs no network), a hub name such as distilbert-base-uncased, or a "
-            "folder with a DistilBERT."
+            "folder with a DistilBERT, such as that of a finished run, whose head is kept."
         ),
     ] = "minilm",
     attention: Annotated[
-        str, typer.Option(help="Attention pattern: dense, topk, band or block.")
+        str, typer.Option(help="Attention pattern: dense, topk, blocktopk, band or block.")
     ] = "topk",
     density: Annotated[
         float | None,
-        typer.Option(help="topk: share of the links that each query keeps. [default: 0.2]"),
+        typer.Option(
+            help="topk, blocktopk: share of the links, or blocks, that are kept. [default: 0.2]"
+        ),
     ] = None,
-    k: Annotated[int | None, typer.Option(help="topk: links a query, instead of a share.")] = None,
+    k: Annotated[
+        int | None,
+        typer.Option(help="topk, blocktopk: links a query, or blocks, instead of a share."),
+    ] = None,
     window: Annotated[int | None, typer.Option(help="band: full width, an odd number.")] = None,
-    size: Annotated[int | None, typer.Option(help="block: tokens a block.")] = None,
+    size: Annotated[int | None, typer.Option(help="block, blocktopk: tokens a block.")] = None,
     globals_: Annotated[
         int | None,
         typer.Option("--globals", help="band, block: first tokens that see and are seen by all."),
     ] = None,
+    prune: Annotated[
+        str | None,
+        typer.Option(
+            help="Drop tokens layer by layer: the share of a long text that is left after each "
+            'layer but the last, e.g. "0.9,0.7,0.5,0.4,0.3". [default: drop none]'
+        ),
+    ] = None,
+    prune_floor: Annotated[
+        int, typer.Option(help="Tokens of a text that --prune takes no share of.")
+    ] = 16,
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 3,
     seed: Annotated[int, typer.Option(help="Of the new head, the order and the dropout.")] = 0,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
@@ -88,12 +103,16 @@ def train(
         crisp train --data stanfordnlp/sst2 --base distilbert-base-uncased --attention dense
         --out runs/dense
 
+        crisp train --data train.tsv --base runs/dense --attention blocktopk --size 64
+        --prune 0.9,0.7,0.5,0.4,0.3 --epochs 1 --learning-rate 3e-5 --out runs/pruned
+
         torchrun --nproc-per-node 2 -m crisp train --data train.tsv --out runs/sparse
     """
     from training.config import TrainingSettings
     from training.pattern import AttentionPattern
+    from training.pruning import TokenPruning
 
-    if attention == "topk" and density is None and k is None:
+    if attention in ("topk", "blocktopk") and density is None and k is None:
         density = 0.2
     pattern = AttentionPattern(attention, density, k, window, size, globals_)
     settings = TrainingSettings(
@@ -101,6 +120,7 @@ def train(
         dev=tuple(dev or ()),
         base=base,
         attention=pattern,
+        pruning=None if prune is None else TokenPruning.parse(prune, prune_floor),
         epochs=epochs,
         seed=seed,
         learning_rate=learning_rate,
@@ -118,7 +138,8 @@ def train(
 
     record = finetune(settings, out)
     if int(os.environ.get("RANK", "0")) == 0:
-        typer.echo(f"{out}: {pattern}, {record.seconds:.0f} s")
+        pruned = "" if settings.pruning is None else f", {settings.pruning}"
+        typer.echo(f"{out}: {pattern}{pruned}, {record.seconds:.0f} s")
         for name, found in record.history[-1].items():
             if name != "epoch":
                 typer.echo(f"  {name}: accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}")

@@ -12,6 +12,7 @@ from training.data import LabelledTexts, read_examples
 from training.errors import RunError, TrainingError
 from training.files import write_atomically
 from training.pattern import AttentionPattern
+from training.pruning import TokenPruning
 
 RUN_FILE = "run.json"
 
@@ -26,6 +27,7 @@ class TrainingSettings:
     dev: tuple[str, ...] = ()  # held-out files; none: the hub's validation split, or 5 % of data
     base: str = "minilm"  # minilm, a hub name, or a folder
     attention: AttentionPattern = field(default_factory=AttentionPattern)
+    pruning: TokenPruning | None = None  # which tokens each layer passes on; none: all
     epochs: int = 3
     seed: int = 0
     learning_rate: float = 5e-5  # peak; linear warm-up, then linear decay to 0
@@ -66,6 +68,7 @@ class TrainingSettings:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {
             "attention": self.attention.to_dict(),
+            "pruning": None if self.pruning is None else self.pruning.to_dict(),
             "data": list(self.data),
             "dev": list(self.dev),
         }
@@ -75,6 +78,8 @@ class TrainingSettings:
         known = {f.name for f in fields(cls)}
         kept = {key: value for key, value in values.items() if key in known}
         kept["attention"] = AttentionPattern.from_dict(values["attention"])
+        if kept.get("pruning") is not None:
+            kept["pruning"] = TokenPruning.from_dict(kept["pruning"])
         return cls(**kept | {"data": tuple(values["data"]), "dev": tuple(values["dev"])})
 
 

@@ -2,6 +2,7 @@
 
 TrainingError
 ├── PatternError    a pattern name or number that makes no sense
+├── PruningError    a pruning schedule that makes no sense
 ├── DataError       a data set that cannot be read or trained on
 ├── BaseModelError  a base model that cannot be loaded
 └── RunError        a run folder that is missing, incomplete or belongs to other settings
@@ -14,6 +15,10 @@ class TrainingError(Exception):
 
 class PatternError(TrainingError, ValueError):
     """An attention pattern that makes no sense."""
+
+
+class PruningError(TrainingError, ValueError):
+    """A pruning schedule that makes no sense, or does not fit its model."""
 
 
 class DataError(TrainingError, ValueError):

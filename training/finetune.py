@@ -62,7 +62,11 @@ def finetune(settings: TrainingSettings, out: Path, *, save_minutes: float = 2.0
     _refuse_if_taken(out, settings)
     train, dev, dropped = load_data(settings)
     model, tokenizer = load_base(
-        settings.base, train[0].label_names, settings.attention, seed=settings.seed
+        settings.base,
+        train[0].label_names,
+        settings.attention,
+        settings.pruning,
+        seed=settings.seed,
     )
     limit = min(settings.max_tokens, model.config.max_position_embeddings)
     model.config.attention_dropout = settings.attention_dropout

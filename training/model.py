@@ -1,7 +1,8 @@
-"""Builds, loads and saves a classifier together with its attention pattern.
+"""Builds, loads and saves a classifier together with its attention pattern and token pruning.
 
-transformers' `save_pretrained` keeps our pattern in config.json but reloads with sdpa, which would
-silently ignore it; models therefore pass only through `load_base` and `load_checkpoint`.
+transformers' `save_pretrained` keeps both in config.json but reloads with sdpa and plain layers,
+which would silently ignore them; models therefore pass only through `load_base` and
+`load_checkpoint`. `pruned_model.pruning_of(model)` says what a model prunes.
 """
 
 from __future__ import annotations
@@ -24,18 +25,27 @@ from training.errors import BaseModelError, RunError
 from training.hub import hub_is_reachable
 from training.minilm import minilm_config, minilm_folder, minilm_state
 from training.pattern import AttentionPattern
+from training.pruned_model import prune_model, pruning_of
+from training.pruning import TokenPruning
 
 MINILM = "minilm"
 MODEL_INPUTS = ["input_ids", "attention_mask"]  # DistilBERT would swallow token_type_ids
 
 
 def load_base(
-    base: str, label_names: Sequence[str], pattern: AttentionPattern, *, seed: int = 0
+    base: str,
+    label_names: Sequence[str],
+    pattern: AttentionPattern,
+    pruning: TokenPruning | None = None,
+    *,
+    seed: int = 0,
 ) -> tuple[DistilBertForSequenceClassification, PreTrainedTokenizerFast]:
-    """A classifier with a fresh head on the encoder `base`: `minilm`, a hub name, or a folder.
+    """A classifier on the encoder `base`: `minilm`, a hub name, or a folder, a run's included.
 
-    The head is drawn with `seed`. Raises BaseModelError where the base cannot be had or is no
-    DistilBERT.
+    The head is that of the base where it has one for as many labels, else drawn with `seed`.
+    Attention and pruning are those asked for, whatever the base was trained with. Raises
+    BaseModelError where the base cannot be had or is no DistilBERT, PruningError where the schedule
+    does not fit it.
     """
     register_attention()
     torch.manual_seed(seed)
@@ -52,6 +62,7 @@ def load_base(
         config._attn_implementation = IMPLEMENTATION
         model = DistilBertForSequenceClassification(config)
         model.distilbert.load_state_dict(minilm_state())
+        prune_model(model, pruning)
         return model, _tokenizer(minilm_folder())
     config = _config_of(base)
     for key, value in settings.items():
@@ -62,11 +73,14 @@ def load_base(
             config=config,
             attn_implementation=IMPLEMENTATION,
             dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # of a head for another number of labels
             local_files_only=_local_only(base),
         )
-        return model, _tokenizer(base)
+        tokenizer = _tokenizer(base)
     except (OSError, ValueError) as error:
         raise _unreachable(base, error) from None
+    prune_model(model, pruning)
+    return model, tokenizer
 
 
 def _config_of(base: str) -> DistilBertConfig:
@@ -86,7 +100,8 @@ def _config_of(base: str) -> DistilBertConfig:
 def load_checkpoint(
     folder: Path,
 ) -> tuple[DistilBertForSequenceClassification, PreTrainedTokenizerFast, AttentionPattern]:
-    """The classifier of a run folder, in evaluation mode, with the attention it was trained with.
+    """The classifier of a run folder, in evaluation mode, with the attention and the pruning it was
+    trained with.
 
     Raises RunError where the folder holds no finished run.
     """
@@ -100,6 +115,7 @@ def load_checkpoint(
     model = DistilBertForSequenceClassification.from_pretrained(
         folder, config=config, attn_implementation=IMPLEMENTATION, dtype=torch.float32
     )
+    prune_model(model, pruning_of(model))
     pattern = AttentionPattern.from_dict(getattr(config, CONFIG_FIELD))
     return model.eval(), _tokenizer(folder), pattern
 

@@ -15,15 +15,23 @@ from typing import Any
 
 from training.errors import PatternError
 
-# The numbers that each pattern takes; `topk` takes exactly one of density and k.
+# The numbers that each pattern takes; `topk` and `blocktopk` take exactly one of density and k.
 _NUMBERS: dict[str, frozenset[str]] = {
     "dense": frozenset(),
     "topk": frozenset({"density", "k"}),
     "band": frozenset({"window", "globals"}),
     "block": frozenset({"size", "globals"}),
+    "blocktopk": frozenset({"size", "density", "k"}),
 }
-_FINEST = 1e-6  # densities are ratios of whole numbers, to this accuracy
+FINEST = 1e-6  # densities are ratios of whole numbers, to this accuracy
 PATTERN_NAMES = tuple(_NUMBERS)
+
+
+def exact_ratio(share: float) -> tuple[int, int]:
+    """A share as the ratio that a person wrote, (1, 5) for 0.2: in floats, ceil(0.2 · L) is off by
+    one now and then, so every stage computes ceil(num · L / den) in integers."""
+    ratio = Fraction(str(share)).limit_denominator(round(1 / FINEST))
+    return ratio.numerator, ratio.denominator
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,11 @@ class AttentionPattern:
       Source: Semantic Focus, arXiv 2506.14095.
     - `block(size, globals)`: keys in the same block of `size` consecutive tokens, plus globals
       as above.
+    - `blocktopk(size, density)` or `blocktopk(size, k)`: the tokens are cut into N = ceil(L / size)
+      blocks of `size` consecutive tokens. A query block scores each key block by the dot product
+      of their mean query and mean key, scaled, and sees the k = max(1, ceil(density · N)) highest
+      (ties included), itself, and the first block, which holds [CLS]. [CLS] as a query sees all.
+      Selecting blocks by pooled keys: MoBA, arXiv 2502.13189.
 
     Raises PatternError where a name or number is unknown, missing, superfluous or out of range.
     """
@@ -58,30 +71,26 @@ class AttentionPattern:
         for number, value in asdict(self).items():
             if number != "name" and value is not None and number not in _NUMBERS[self.name]:
                 raise PatternError(f"attention pattern {self.name!r} takes no {number!r}")
-        if self.name == "topk":
+        if self.name in ("topk", "blocktopk"):
             if (self.density is None) == (self.k is None):
-                raise PatternError("topk takes exactly one of density and k")
-            if self.density is not None and not _FINEST <= self.density <= 1:
+                raise PatternError(f"{self.name} takes exactly one of density and k")
+            if self.density is not None and not FINEST <= self.density <= 1:
                 raise PatternError(
-                    f"density must lie in (0, 1], got {self.density} (the finest is {_FINEST:g})"
+                    f"density must lie in (0, 1], got {self.density} (the finest is {FINEST:g})"
                 )
             if self.k is not None and self.k < 1:
                 raise PatternError(f"k must be at least 1, got {self.k}")
         if self.name == "band" and (self.window is None or self.window < 1 or self.window % 2 == 0):
             raise PatternError(f"band needs an odd window of at least 1, got {self.window}")
-        if self.name == "block" and (self.size is None or self.size < 1):
-            raise PatternError(f"block needs a size of at least 1, got {self.size}")
+        if self.name in ("block", "blocktopk") and (self.size is None or self.size < 1):
+            raise PatternError(f"{self.name} needs a size of at least 1, got {self.size}")
         if self.globals is not None and self.globals < 0:
             raise PatternError(f"globals must not be negative, got {self.globals}")
 
     @property
     def density_ratio(self) -> tuple[int, int]:
-        """The density as an exact ratio (1, 5) for 0.2: in floats, ceil(0.2 · L) is off by one now
-        and then, so every stage computes k = ceil(num · L / den) in integers."""
-        if self.density is None:
-            return (1, 1)
-        ratio = Fraction(str(self.density)).limit_denominator(round(1 / _FINEST))
-        return ratio.numerator, ratio.denominator
+        """The density as an exact ratio, (1, 5) for 0.2; (1, 1) where there is none."""
+        return (1, 1) if self.density is None else exact_ratio(self.density)
 
     @property
     def global_tokens(self) -> int:
@@ -91,10 +100,26 @@ class AttentionPattern:
         """Number of keys that a top-k query keeps of `length` tokens, ties aside."""
         if self.name != "topk":
             raise PatternError(f"{self.name!r} has no fixed number of kept keys")
+        return self._share_of(length)
+
+    def blocks(self, length: int) -> int:
+        """Number of blocks that `length` tokens make, the last one perhaps not full."""
+        if self.size is None:
+            raise PatternError(f"{self.name!r} has no blocks")
+        return -(-length // self.size)
+
+    def kept_blocks(self, length: int) -> int:
+        """Number of key blocks that a query block of `blocktopk` chooses by their score, of
+        `length` tokens: ties, its own block and the first one aside."""
+        if self.name != "blocktopk":
+            raise PatternError(f"{self.name!r} chooses no blocks")
+        return self._share_of(self.blocks(length))
+
+    def _share_of(self, count: int) -> int:
         if self.k is not None:
-            return min(self.k, length)
+            return min(self.k, count)
         num, den = self.density_ratio
-        return max(1, -(-num * length // den))
+        return max(1, -(-num * count // den))
 
     def to_dict(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if value is not None}

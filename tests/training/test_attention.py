@@ -29,6 +29,8 @@ PATTERNS = (
     AttentionPattern("band", window=1, globals=2),
     AttentionPattern("block", size=4),
     AttentionPattern("block", size=3, globals=1),
+    AttentionPattern("blocktopk", size=3, density=0.3),
+    AttentionPattern("blocktopk", size=2, k=2),
 )
 every_pattern = pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 
@@ -56,16 +58,34 @@ def visible(pattern: AttentionPattern, i: int, j: int) -> bool:
     return True
 
 
+def chosen_blocks(q: Tensor, k: Tensor, pattern: AttentionPattern) -> list[set[int]]:
+    """The key blocks that each query block sees, from pooled queries and keys, block by block."""
+    assert pattern.size is not None
+    queries = [block.double().mean(0) for block in q.split(pattern.size)]
+    keys = [block.double().mean(0) for block in k.split(pattern.size)]
+    found = []
+    for own, query in enumerate(queries):
+        scores = [float(query @ key) for key in keys]
+        last = sorted(scores, reverse=True)[pattern.kept_blocks(len(q)) - 1]
+        found.append({own, 0} | {b for b, score in enumerate(scores) if score >= last})
+    return found
+
+
 def loop_attention(q: Tensor, k: Tensor, v: Tensor, pattern: AttentionPattern) -> Tensor:
     """Context [L, D] of one sequence and head, link by link, in double precision."""
     length, size = q.shape
     context = torch.zeros(length, size, dtype=torch.float64)
+    chosen = chosen_blocks(q, k, pattern) if pattern.name == "blocktopk" else None
     for i in range(length):
         scores = {
             j: float(q[i].double() @ k[j].double()) / math.sqrt(size)
             for j in range(length)
             if visible(pattern, i, j)
         }
+        if chosen is not None and i > 0:
+            assert pattern.size is not None
+            blocks = chosen[i // pattern.size]
+            scores = {j: score for j, score in scores.items() if j // pattern.size in blocks}
         if pattern.name == "topk":
             threshold = sorted(scores.values(), reverse=True)[pattern.kept(length) - 1]
             scores = {j: score for j, score in scores.items() if score >= threshold}
@@ -147,6 +167,27 @@ def test_keys_that_tie_with_the_last_kept_one_are_kept() -> None:
     assert (probabilities[0, 0] > 0).tolist() == [[True, False, True, True, True]] * 5
 
 
+def test_blocktopk_of_one_block_equals_dense() -> None:
+    q, k, v, valid = random_input([8, 5, 1])
+    dense, _ = sparse_attention(q, k, v, valid, AttentionPattern("dense"))
+    pattern = AttentionPattern("blocktopk", size=8, k=1)
+    chosen, _ = sparse_attention(q, k, v, valid, pattern)
+    real = valid[:, None, :, None]
+    torch.testing.assert_close(chosen.where(real, 0), dense.where(real, 0), rtol=0, atol=0)
+
+
+def test_blocktopk_keeps_blocks_that_tie_with_the_last_kept_one() -> None:
+    q = torch.ones(1, 1, 10, 4)
+    k = torch.tensor([0.0, 0.0, 1.0, 1.0, 3.0, 3.0, 1.0, 1.0, 0.0, 0.0])[None, None, :, None]
+    pattern = AttentionPattern("blocktopk", size=2, k=2)
+    valid = torch.ones(1, 10, dtype=torch.bool)
+    _, probabilities = sparse_attention(q, k.expand_as(q), q, valid, pattern)
+    seen = probabilities[0, 0].unflatten(1, (5, 2)).sum(-1) > 0
+    assert seen[0].all()  # [CLS] sees every key
+    assert seen[1].tolist() == [True, True, True, True, False]
+    assert seen[9].tolist() == [True] * 5  # the last block sees itself
+
+
 def test_autocast_does_not_tie_scores() -> None:
     q, k, v, valid = random_input([64])
     pattern = AttentionPattern("topk", density=0.25)
@@ -155,10 +196,15 @@ def test_autocast_does_not_tie_scores() -> None:
     assert ((probabilities > 0).sum(-1) == 16).all()
 
 
-def test_a_nan_score_stays_visible() -> None:
+@pytest.mark.parametrize(
+    "pattern",
+    [AttentionPattern("topk", k=1), AttentionPattern("blocktopk", size=1, k=1)],
+    ids=str,
+)
+def test_a_nan_score_stays_visible(pattern: AttentionPattern) -> None:
     q, k, v, valid = random_input([6])
     k[0, 0, 2] = torch.nan
-    context, _ = sparse_attention(q, k, v, valid, AttentionPattern("topk", k=1))
+    context, _ = sparse_attention(q, k, v, valid, pattern)
     assert context[0, 0].isnan().all()
     assert context[0, 1].isfinite().all()
 

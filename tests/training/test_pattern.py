@@ -34,6 +34,11 @@ patterns = st.one_of(
         counts,
         global_tokens,
     ),
+    st.builds(
+        lambda size, density: AttentionPattern("blocktopk", size=size, density=density),
+        counts,
+        densities,
+    ),
 )
 
 
@@ -79,6 +84,31 @@ def test_topk_by_k_keeps_k_where_there_are_so_many(k: int, length: int) -> None:
     assert AttentionPattern("topk", k=k).kept(length) == min(k, length)
 
 
+@given(counts, densities, lengths)
+def test_blocktopk_keeps_the_rounded_up_share_of_blocks(
+    size: int, density: float, length: int
+) -> None:
+    pattern = AttentionPattern("blocktopk", size=size, density=density)
+    blocks = math.ceil(Fraction(length, size))
+    assert pattern.blocks(length) == blocks
+    assert pattern.kept_blocks(length) == max(1, math.ceil(Fraction(repr(density)) * blocks))
+
+
+@given(counts, counts, lengths)
+def test_blocktopk_by_k_keeps_k_blocks_where_there_are_so_many(
+    size: int, k: int, length: int
+) -> None:
+    pattern = AttentionPattern("blocktopk", size=size, k=k)
+    assert pattern.kept_blocks(length) == min(k, math.ceil(Fraction(length, size)))
+
+
+def test_only_blocks_are_counted_as_blocks() -> None:
+    with pytest.raises(PatternError, match="has no blocks"):
+        AttentionPattern("topk", k=1).blocks(10)
+    with pytest.raises(PatternError, match="chooses no blocks"):
+        AttentionPattern("block", size=2).kept_blocks(10)
+
+
 @pytest.mark.parametrize(
     "pattern",
     [AttentionPattern(), AttentionPattern("band", window=3), AttentionPattern("block", size=4)],
@@ -116,11 +146,20 @@ def test_global_tokens_default_to_none(pattern: AttentionPattern) -> None:
 @pytest.mark.parametrize(
     ("name", "numbers", "complaint"),
     [
-        ("sparse", {}, "unknown attention pattern 'sparse'; known: dense, topk, band, block"),
+        (
+            "sparse",
+            {},
+            "unknown attention pattern 'sparse'; known: dense, topk, band, block, blocktopk",
+        ),
         ("dense", {"k": 3}, "takes no 'k'"),
         ("band", {"window": 3, "size": 2}, "takes no 'size'"),
         ("topk", {}, "exactly one of density and k"),
         ("topk", {"density": 0.5, "k": 3}, "exactly one of density and k"),
+        ("blocktopk", {"size": 8}, "exactly one of density and k"),
+        ("blocktopk", {"density": 0.2}, "blocktopk needs a size of at least 1, got None"),
+        ("blocktopk", {"size": 0, "k": 1}, "blocktopk needs a size of at least 1, got 0"),
+        ("blocktopk", {"size": 8, "density": 1.5}, "density must lie in .0, 1., got 1.5"),
+        ("blocktopk", {"size": 8, "k": 1, "globals": 1}, "takes no 'globals'"),
         ("topk", {"density": 0.0}, "density must lie in .0, 1., got 0.0"),
         ("topk", {"density": -0.1}, "density must lie"),
         ("topk", {"density": 1.5}, "density must lie"),

@@ -19,6 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from training.attention.band import band_links
 from training.attention.block import block_links
+from training.attention.blocktopk import blocktopk_links
 from training.attention.dense import dense_links
 from training.attention.topk import topk_links
 from training.pattern import AttentionPattern
@@ -34,6 +35,7 @@ LINK_RULES: dict[str, LinkRule] = {
     "topk": topk_links,
     "band": band_links,
     "block": block_links,
+    "blocktopk": blocktopk_links,
 }
 
 # The name under which transformers knows our attention, and the field of the model's config that
