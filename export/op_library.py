@@ -64,13 +64,18 @@ def find_op_library() -> OpLibrary:
 
 
 def make_session(
-    model: Path, *, threads: int | None = None, library: OpLibrary | None = None
+    model: Path,
+    *,
+    threads: int | None = None,
+    library: OpLibrary | None = None,
+    profile: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """Opens `model` on the CPU, with the compiled operators where `library` has them.
 
     `threads` is the number of threads that one call may use, by default that of the processors that
-    this process may run on; `library` defaults to `find_op_library()`. Raises ModelFolderError
-    where ONNX Runtime refuses the file.
+    this process may run on; `library` defaults to `find_op_library()`. `profile` is what the name
+    of a file starts with into which ONNX Runtime writes the time of every node. Raises
+    ModelFolderError where ONNX Runtime refuses the file.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
@@ -80,6 +85,9 @@ def make_session(
     options.inter_op_num_threads = 1
     # Spinning threads starve each other, and everything else, on a shared host.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     try:
         if found.path is not None:
             options.register_custom_ops_library(str(found.path))
