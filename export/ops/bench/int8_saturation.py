@@ -1,0 +1,90 @@
+"""Whether ONNX Runtime's int8 products saturate on this processor.
+
+Its kernels for u8 by s8 without VNNI add two products at 16 bits (vpmaddubsw): more than 32,767 is
+cut off. Compares the int32 sums of MatMulInteger with exact ones, for bytes drawn over the full
+range and for normal ones, which is what activations and weights look like.
+
+    .venv/bin/python export/ops/bench/int8_saturation.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import onnxruntime
+import typer
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+ROWS, INNER, COLUMNS = 64, 384, 1536
+ZERO = 128  # the byte that stands for 0 among activations, and among u8 weights
+
+Array = NDArray[Any]
+
+
+def operands(data: str, steps: int, random: np.random.Generator) -> tuple[Array, Array]:
+    """Activations uint8 [64, 384] around 128, and weights int64 [384, 1536] of -steps ... steps."""
+    if data == "uniform":
+        a = random.integers(0, 256, size=(ROWS, INNER))
+        return a.astype(np.uint8), random.integers(-steps, steps + 1, size=(INNER, COLUMNS))
+    a = np.clip(np.rint(random.normal(ZERO, 32, (ROWS, INNER))), 0, 255)
+    b = random.normal(size=(INNER, COLUMNS))
+    return a.astype(np.uint8), np.rint(b / np.abs(b).max(axis=0) * steps).astype(np.int64)
+
+
+def product(a: Array, b: Array, unsigned: bool) -> Array:
+    """(a - 128) b as MatMulInteger computes it, int32; the weights stored as u8 or as s8."""
+    weight = (b + ZERO).astype(np.uint8) if unsigned else b.astype(np.int8)
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("MatMulInteger", ["a", "b", "zero", "b_zero"], ["y"])],
+            "product",
+            [helper.make_tensor_value_info("a", TensorProto.UINT8, a.shape)],
+            [helper.make_tensor_value_info("y", TensorProto.INT32, [ROWS, COLUMNS])],
+            [
+                numpy_helper.from_array(weight, "b"),
+                numpy_helper.from_array(np.array(ZERO, np.uint8), "zero"),
+                numpy_helper.from_array(np.array(ZERO if unsigned else 0, weight.dtype), "b_zero"),
+            ],
+        ),
+        opset_imports=[helper.make_opsetid("", 21)],
+        ir_version=10,
+    )
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    found: Array = session.run(None, {"a": a})[0]
+    return found
+
+
+def main(
+    json_file: Annotated[Path | None, typer.Option("--json", help="Save everything there.")] = None,
+) -> None:
+    """Whether ONNX Runtime's int8 products saturate on this processor."""
+    random = np.random.default_rng(0)
+    results = []
+    for data in ("uniform", "normal"):
+        for steps, unsigned in ((127, False), (64, False), (127, True)):
+            a, b = operands(data, steps, random)
+            exact = (a.astype(np.int64) - ZERO) @ b
+            off = product(a, b, unsigned) - exact
+            wrong = float(np.mean(off != 0))
+            error = float(np.sqrt((off**2).sum() / (exact**2).sum()))
+            weights = f"-{steps} ... {steps} as {'u8' if unsigned else 's8'}"
+            results.append(
+                {"data": data, "weights": weights, "wrong": wrong, "relative_error": error}
+            )
+            print(
+                f"{data:8} weights {weights:19} {100 * wrong:6.2f} % of the sums wrong,"
+                f" relative error {error:.4f}"
+            )
+    if json_file is not None:
+        record = {"onnxruntime": onnxruntime.__version__, "results": results}
+        json_file.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
