@@ -12,7 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("onnxruntime", "onnx", "numpy", "scipy", "tokenizers", "torch", "transformers")
+_PACKAGES = (
+    *("onnxruntime", "onnx", "numpy", "scipy", "tokenizers", "torch", "transformers"),
+    *("openvino", "nncf"),
+)
 _INSTRUCTION_SETS = re.compile(r"^(avx|fma$|amx|asimd|sve|i8mm|bf16)")
 
 

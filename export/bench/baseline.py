@@ -3,12 +3,13 @@
 transformers exports them with dense attention and an attention mask, onnxruntime.transformers'
 optimizer fuses the graph, and quantize_dynamic makes the int8 form of that. Tools and settings are
 those that their documentation gives for BERT, so that the baseline is what a user would have
-without this project.
+without this project. The optimizer can fuse an attention to either of two operators, and which is
+faster depends on the batch: both are made.
 
     classifier = classifier_of_folder(folder)
     with TemporaryDirectory() as temporary:
         baseline = stock_graphs(classifier, Path(temporary))
-        session = stock_session(baseline.fp32, threads=2)
+        session = stock_session(baseline.fp32["Attention"], threads=2)
         session.run(["logits"], padded([[101, 2307, 102], [101, 102]]))
 """
 
@@ -37,22 +38,22 @@ from export.quantize import without_preprocessing_advice
 from training.model import load_checkpoint
 
 OPSET = 17  # the first with LayerNormalization
-# What the optimizer may fuse an attention to.
-_ATTENTION = ("Attention", "MultiHeadAttention")
+FUSIONS = ("Attention", "MultiHeadAttention")  # what the optimizer may fuse an attention to
 _CHECKED_LENGTHS = (1, 2, 7, 25, 64, 130)
+_LONGEST_CHECKED = 512  # a padded batch of these with one of 4,096 would take gigabytes
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Two graphs `input_ids`, `attention_mask` int64 [B, S] -> `logits` float32 [B, C].
+    """Graphs `input_ids`, `attention_mask` int64 [B, S] -> `logits` float32 [B, C], by FUSIONS.
 
-    `fused` counts the fused operators of the fp32 graph by name; the differences are the largest
-    of a logit from torch, of each graph.
+    `fused` counts the fused operators of each fp32 graph by name; the differences are the largest
+    of a logit from torch, of all graphs of a precision.
     """
 
-    fp32: Path
-    int8: Path
-    fused: dict[str, int]
+    fp32: dict[str, Path]
+    int8: dict[str, Path]
+    fused: dict[str, dict[str, int]]
     fp32_difference: float
     int8_difference: float
 
@@ -94,23 +95,32 @@ def stock_graphs(
     *,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Baseline:
-    """Writes both graphs into `folder` and holds them against torch.
+    """Writes the graphs into `folder` and holds them against torch.
 
     `model` must have eager attention: only that is fused. Raises ExportError where an attention
-    was not fused, ParityError where the fp32 graph differs from torch by more than 1e-4 (of the
+    was not fused, ParityError where an fp32 graph differs from torch by more than 1e-4 (of the
     largest logit, where that exceeds 1).
     """
-    traced, fp32, int8 = (folder / f"{name}.onnx" for name in ("traced", "fp32", "int8"))
+    traced = folder / "traced.onnx"
+    fp32 = {fusion: folder / f"fp32-{fusion}.onnx" for fusion in FUSIONS}
+    int8 = {fusion: folder / f"int8-{fusion}.onnx" for fusion in FUSIONS}
+    fused: dict[str, dict[str, int]] = {}
     progress("exporting the baseline with transformers and torch")
     _trace(model, traced)
-    progress("fusing it with onnxruntime.transformers.optimizer")
-    fused = _fuse(model, traced, fp32)
+    for fusion in FUSIONS:
+        progress(f"fusing it to {fusion} with onnxruntime.transformers.optimizer")
+        fused[fusion] = _fuse(model, traced, fp32[fusion], fusion)
+        progress(f"quantising it with quantize_dynamic, {fusion}")
+        _quantize(fp32[fusion], int8[fusion])
     traced.unlink()
-    progress("quantising it with quantize_dynamic")
-    _quantize(fp32, int8)
     progress("holding it against torch")
-    difference = difference_from_torch(model, fp32, allowed=FP32_TOLERANCE)
-    return Baseline(fp32, int8, fused, difference, difference_from_torch(model, int8))
+    return Baseline(
+        fp32,
+        int8,
+        fused,
+        max(difference_from_torch(model, f, allowed=FP32_TOLERANCE) for f in fp32.values()),
+        max(difference_from_torch(model, f) for f in int8.values()),
+    )
 
 
 def difference_from_torch(
@@ -134,14 +144,19 @@ def difference_from_torch(
     return difference
 
 
-def stock_session(file: Path, *, threads: int | None = None) -> onnxruntime.InferenceSession:
+def stock_session(
+    file: Path, *, threads: int | None = None, profile: Path | None = None
+) -> onnxruntime.InferenceSession:
     """A session with ONNX Runtime's default options, but for the number of threads, and without
     spinning: as in `export.op_library.make_session`, so that both sides wait alike and an idle
-    session leaves the cores to the one that runs."""
+    session leaves the cores to the one that runs. `profile` as there."""
     options = onnxruntime.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
@@ -157,11 +172,11 @@ def padded(sequences: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
 def reference_logits(
     model: DistilBertForSequenceClassification,
 ) -> tuple[list[list[int]], NDArray[np.float32]]:
-    """Sequences of random tokens, of lengths up to the model's limit, and torch's logits [N, C],
-    each computed alone: the padding of the batch must not show."""
+    """Sequences of random tokens, of lengths up to the model's limit or 512, and torch's logits
+    [N, C], each computed alone: the padding of the batch must not show."""
     random = np.random.default_rng(0)
     config = model.config
-    limit = config.max_position_embeddings
+    limit = min(config.max_position_embeddings, _LONGEST_CHECKED)
     lengths = [length for length in _CHECKED_LENGTHS if length < limit] + [limit]
     sequences = [random.integers(0, config.vocab_size, length).tolist() for length in lengths]
     with torch.inference_mode():
@@ -169,7 +184,7 @@ def reference_logits(
     return sequences, np.stack(logits)
 
 
-class _Logits(nn.Module):
+class Logits(nn.Module):
     """The classifier with tensors in and out, as the tracer wants them."""
 
     def __init__(self, model: DistilBertForSequenceClassification) -> None:
@@ -190,7 +205,7 @@ def _trace(model: DistilBertForSequenceClassification, file: Path) -> None:
         warnings.filterwarnings("ignore", category=TracerWarning)
         warnings.filterwarnings("ignore", "Exporting aten::index", category=UserWarning)
         torch.onnx.export(
-            _Logits(model).eval(),
+            Logits(model).eval(),
             tuple(tensors.values()),
             str(file),
             dynamo=False,
@@ -205,19 +220,28 @@ def _trace(model: DistilBertForSequenceClassification, file: Path) -> None:
         )
 
 
-def _fuse(model: DistilBertForSequenceClassification, source: Path, target: Path) -> dict[str, int]:
+def _fuse(
+    model: DistilBertForSequenceClassification, source: Path, target: Path, fusion: str
+) -> dict[str, int]:
     from onnxruntime.transformers import optimizer
+    from onnxruntime.transformers.fusion_options import FusionOptions
 
     config = model.config
+    options = FusionOptions("bert")
+    options.use_multi_head_attention = fusion == "MultiHeadAttention"
     optimized = optimizer.optimize_model(
-        str(source), model_type="bert", num_heads=config.n_heads, hidden_size=config.dim
+        str(source),
+        model_type="bert",
+        num_heads=config.n_heads,
+        hidden_size=config.dim,
+        optimization_options=options,
     )
     fused = {
         name: int(count)
         for name, count in optimized.get_fused_operator_statistics().items()
         if count
     }
-    attentions = sum(fused.get(name, 0) for name in _ATTENTION)
+    attentions = fused.get(fusion, 0)
     if attentions != config.n_layers:
         raise ExportError(
             f"onnxruntime {onnxruntime.__version__} fused {attentions} of {config.n_layers} "

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from export.bench.contenders import LineUp
+    from export.bench.contenders import LineUp, Options
     from export.bench.measure import Rounds
     from export.bench.workloads import Workload
     from export.manifest import ModelFolder
-
-BUNDLED_MODELS = Path(__file__).resolve().parents[2] / "service" / "models"
-BUNDLED = ("dense", "sparse")
+    from training.data import LabelledTexts
 
 
 def bench(
@@ -31,118 +29,181 @@ def bench(
     run: Annotated[
         Path | None,
         typer.Option(
-            help="Run folder that gives stock ONNX Runtime its weights.",
+            help="Run folder that gives stock ONNX Runtime and the peers their weights.",
             show_default="the weights of the first model with dense attention, or of the first",
         ),
     ] = None,
     workloads: Annotated[
         str, typer.Option(help="By comma.", metavar="NAMES")
-    ] = "sst-b1,sst-b32,sst-b32-sorted,imdb-b1,imdb-b8,n512",
+    ] = "sst-b1,sst-b32,sst-b32-sorted,imdb-b1,imdb-b8,n512-b1,n2048-b1,n4096-b1",
+    peers: Annotated[
+        str,
+        typer.Option(help="Other runtimes, by comma: openvino, torch; or none.", metavar="NAMES"),
+    ] = "openvino",
+    calibration: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Texts on which OpenVINO int8 is calibrated; several times for several.",
+            show_default="the sentences of examples/, and longer texts made of them",
+        ),
+    ] = None,
+    accuracy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Labelled texts on which every contender's accuracy is measured; several times "
+            "for several.",
+            show_default="what the models' manifests say",
+        ),
+    ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="Time to measure for, over all workloads.")
-    ] = 60,
+        float,
+        typer.Option(
+            min=0.1, help="Time to measure for, shared by the workloads; 5 rounds of each at least."
+        ),
+    ] = 80,
     rounds: Annotated[
         int | None,
         typer.Option(min=1, help="Rounds of each workload.", show_default="what --seconds allows"),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of every session.")] = 2,
     seed: Annotated[int, typer.Option(help="Seed of the batches and of the order.")] = 0,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show the share of each operator, too.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the speed-ups into a .png or .svg.")
+    ] = None,
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Save everything; - prints it.")
     ] = None,
 ) -> None:
-    """Measures the engine against stock ONNX Runtime, fp32 and int8, with the same weights.
+    """Measures the engine against stock ONNX Runtime and OpenVINO, fp32 and int8, with the same
+    weights.
 
-    The stock graphs are exported by transformers, fused by ONNX Runtime's own optimizer and run on
-    padded batches; the engine runs the same texts packed. All sessions live in this process and
-    take turns on every batch, so that the ratios hold on a machine that is not quite idle.
+    The stock graphs are exported by transformers, fused by ONNX Runtime's own optimizer (the faster
+    of its two fusions counts) and run on padded batches, as OpenVINO does; the engine runs the same
+    texts packed. All live in this process and take turns on every batch, so that the ratios hold on
+    a machine that is not quite idle.
 
-    Workloads: lengths as in SST-2 (sst, 4 to 55 tokens) and IMDb (imdb, 24 to 492), or 512 tokens
-    each (n512), in batches of 1, 8 or 32 (b1, b8, b32) as they arrive, or sorted by length.
+    Workloads: lengths as in SST-2 (sst, 4 to 55 tokens) and IMDb (imdb, 24 to 492), or 512, 2048 or
+    4096 tokens each (n512, ...), in batches of 1, 8 or 32 (b1, b8, b32) as they arrive, or sorted
+    by length. Where texts are longer than the models take, every position table is repeated.
 
     Examples:
 
         crisp bench
 
-        crisp bench --model models/sparse --workloads sst-b1,imdb-b1 --json bench.json
+        crisp bench --model models/sparse --workloads sst-b1,imdb-b1 --profile --json bench.json
     """
-    import json
-    import shlex
-    import sys
-    from datetime import UTC, datetime
+    from tempfile import TemporaryDirectory
 
     from rich.console import Console
 
-    from export.bench import report
+    from export.bench import inputs
     from export.bench import workloads as work
+    from export.bench.peers import parse_peers
     from export.op_library import find_op_library
     from training.commands import quieten
-    from training.files import output_file, write_atomically
+    from training.files import output_file
+
+    quieten()  # before anything loads transformers
+    chosen = work.parse_workloads(workloads)
+    others = parse_peers(peers)
+    output, picture = output_file(json_file), inputs.plot_file(plot)
+    folders = inputs.model_folders(model)
+    labelled = inputs.labelled_texts(accuracy, folders)
+    from export.bench.contenders import Options
     from training.machine import environment
 
-    chosen = work.parse_workloads(workloads)
-    output = output_file(json_file)
-    folders = _folders(model)
-    work.check_limit(chosen, min(folder.manifest.max_tokens for folder in folders))
-    quieten()  # before anything loads transformers
-    from export.bench.contenders import line_up
-
     console = Console(stderr=json_file == "-")
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    measured_on = environment()
-    library = find_op_library()
-    with console.status("") as status:
-        lined_up = line_up(
-            folders,
-            run,
+    with TemporaryDirectory(prefix="crisp-bench-") as temporary:
+        options = Options(
             threads=threads,
-            library=library,
-            progress=lambda what: status.update(f"{what} ..."),
+            library=find_op_library(),
+            longest=work.longest(chosen),
+            temporary=Path(temporary),
+            run=run,
+            peers=others,
+            calibration=calibration,
         )
-    found = _measured(lined_up, chosen, seconds, rounds, seed, console)
-    result = report.Report(
+        given = {"threads": threads, "seconds": seconds, "rounds": rounds, "seed": seed}
+        result = _report(console, folders, options, chosen, labelled, given, environment(), profile)
+    _deliver(console, result, output, picture, to_stdout=json_file == "-")
+
+
+def _report(
+    console: Console,
+    folders: Sequence[ModelFolder],
+    options: Options,
+    workloads: Sequence[Workload],
+    labelled: Sequence[LabelledTexts],
+    settings: dict[str, Any],
+    measured_on: dict[str, Any],
+    profile: bool,
+) -> Any:
+    """Everything that is measured, in order: peaks, times, accuracies, profiles."""
+    import shlex
+    import sys
+    from dataclasses import replace
+    from datetime import UTC, datetime
+
+    from export.bench.accuracy import accuracies
+    from export.bench.contenders import line_up
+    from export.bench.profile import profiles
+    from export.bench.report import Report
+    from export.bench.roofline import measure_peaks
+    from export.bench.texts import encoder
+
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    status = console.status("")
+
+    def progress(what: str) -> None:
+        status.update(f"{what} ...")
+
+    with status:
+        lined_up = line_up(folders, replace(options, progress=progress))
+        progress("measuring the peak of this machine")
+        peaks = measure_peaks(options.threads)
+    found = _measured(lined_up, workloads, settings, console)
+    contenders = lined_up.contenders
+    shares = {}
+    with status:
+        progress("measuring the peak of this machine again")
+        peaks = peaks.or_higher(measure_peaks(options.threads))
+        if labelled:
+            measured = accuracies(contenders, labelled, encoder(folders[0]), progress=progress)
+            for name, accuracy in measured.items():
+                lined_up.facts[name]["accuracy"] = accuracy
+        if profile:
+            shares = profiles(
+                contenders,
+                workloads,
+                found,
+                vocabulary=lined_up.architecture.vocabulary,
+                seed=settings["seed"],
+                folder=options.temporary,
+                progress=progress,
+            )
+    return Report(
         contenders=lined_up.facts,
         rounds=found,
         baseline=lined_up.baseline,
-        library=library,
-        settings={"threads": threads, "seconds": seconds, "rounds": rounds, "seed": seed},
+        architecture=lined_up.architecture,
+        peaks=peaks,
+        library=options.library,
+        settings=settings,
         command=shlex.join(["crisp", *sys.argv[1:]]),
         started=started,
         environment=measured_on,
+        profiles=shares,
+        missing=lined_up.missing,
     )
-    report.show(console, result)
-    text = json.dumps(report.document(result), indent=2, ensure_ascii=False) + "\n"
-    if output is not None:
-        write_atomically(output, text)
-        console.print(f"Saved {output}", markup=False)
-    elif json_file == "-":
-        print(text, end="")
-
-
-def _folders(given: Sequence[Path] | None) -> list[ModelFolder]:
-    """The verified folders to measure. Raises ModelFolderError, also where none is bundled."""
-    from export.errors import ModelFolderError
-    from export.manifest import ModelFolder
-
-    if given:
-        return [ModelFolder.load(path) for path in dict.fromkeys(given)]
-    paths = [BUNDLED_MODELS / name for name in BUNDLED]
-    missing = [path for path in paths if not path.is_dir()]
-    if missing:
-        raise ModelFolderError(
-            f"{missing[0]} is missing, one of the models that come with this project; name another "
-            "with --model, which `crisp train` and then `crisp export` make"
-        )
-    return [ModelFolder.load(path) for path in paths]
 
 
 def _measured(
-    lined_up: LineUp,
-    workloads: Sequence[Workload],
-    seconds: float,
-    rounds: int | None,
-    seed: int,
-    console: Console,
+    lined_up: LineUp, workloads: Sequence[Workload], settings: dict[str, Any], console: Console
 ) -> dict[str, Rounds]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
@@ -153,15 +214,38 @@ def _measured(
     with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         bar = progress.add_task("measuring", total=1.0)
 
-        def advance(share: float) -> None:
-            progress.update(bar, completed=share, refresh=True)
+        def advance(share: float, what: str) -> None:
+            progress.update(bar, completed=share, description=what, refresh=True)
 
         return measure(
             lined_up.contenders,
             workloads,
-            vocabulary=lined_up.vocabulary,
-            seconds=seconds,
-            rounds=rounds,
-            seed=seed,
+            vocabulary=lined_up.architecture.vocabulary,
+            seconds=settings["seconds"],
+            rounds=settings["rounds"],
+            seed=settings["seed"],
             advance=advance,
         )
+
+
+def _deliver(
+    console: Console, result: Any, output: Path | None, picture: Path | None, *, to_stdout: bool
+) -> None:
+    """Prints the tables, and writes what was asked for."""
+    import json
+
+    from export.bench import report, tables
+    from training.files import write_atomically
+
+    tables.show(console, result)
+    text = json.dumps(report.document(result), indent=2, ensure_ascii=False) + "\n"
+    if output is not None:
+        write_atomically(output, text)
+        console.print(f"Saved {output}", markup=False)
+    if picture is not None:
+        from export.bench import picture as drawing
+
+        drawing.save(result, picture)
+        console.print(f"Saved {picture}", markup=False)
+    if to_stdout:
+        print(text, end="")

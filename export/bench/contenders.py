@@ -1,18 +1,21 @@
-"""Who runs in `crisp bench`: stock ONNX Runtime, fp32 and int8, and the engine on each model."""
+"""Who runs in `crisp bench`: stock ONNX Runtime, fp32 and int8, its peers, and the engine on each
+model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 from transformers import DistilBertForSequenceClassification
 
 from export.bench.baseline import (
+    Baseline,
     classifier_of_folder,
     classifier_of_run,
     padded,
@@ -21,6 +24,11 @@ from export.bench.baseline import (
     stock_session,
 )
 from export.bench.measure import Contender
+from export.bench.memory import score_bytes
+from export.bench.peers import peer_entries
+from export.bench.positions import extend_positions, extended_folder
+from export.bench.roofline import Architecture
+from export.bench.texts import calibration_texts, encoder
 from export.errors import ExportError
 from export.manifest import ModelFolder
 from export.op_library import OpLibrary, make_session
@@ -31,83 +39,170 @@ STOCK_FP32, STOCK_INT8 = "stock fp32", "stock int8"
 
 @dataclass(frozen=True)
 class LineUp:
-    """The contenders, what each of them is by its name, how the baseline came to be, and the size
-    of the vocabulary. The reference, stock fp32, is the first."""
+    """The contenders, what each of them is by its name, how the baseline came to be, and the
+    architecture that all share. The reference, stock fp32, comes first. `missing` has a line for
+    each peer that is not installed."""
 
     contenders: tuple[Contender, ...]
     facts: dict[str, dict[str, Any]]
     baseline: dict[str, Any]
-    vocabulary: int
+    architecture: Architecture
+    missing: tuple[str, ...] = ()
 
 
-def line_up(
-    folders: Sequence[ModelFolder],
-    run: Path | None,
-    *,
-    threads: int,
-    library: OpLibrary,
-    progress: Callable[[str], None] = lambda _: None,
-) -> LineUp:
-    """Opens a session for each; the stock ones have the weights of `run` or, without it, of the
-    first folder with dense attention (else of the first). Times depend on the shape of the weights
-    alone, so the others are held against these too.
+@dataclass(frozen=True)
+class Options:
+    """`run` gives the weights of the baseline instead of a folder; `longest` is the longest text;
+    `temporary` a folder to write into that outlives the contenders; `calibration` as in
+    `export.bench.texts.calibration_texts`."""
 
-    Raises ExportError where a folder holds another number of weights than the baseline, and what
-    `export.bench.baseline` raises.
+    threads: int
+    library: OpLibrary
+    longest: int
+    temporary: Path
+    run: Path | None = None
+    peers: Sequence[str] = ()
+    calibration: Sequence[str] | None = None
+    progress: Callable[[str], None] = field(default=lambda _: None)
+
+
+def line_up(folders: Sequence[ModelFolder], options: Options) -> LineUp:
+    """Opens a session for each; the stock ones and the peers have the weights of the run or,
+    without it, of the first folder with dense attention (else of the first). Times depend on the
+    shape of the weights alone, so the others are held against these too.
+
+    Where texts are longer than a model takes, all have their position table repeated, on every
+    workload. Raises ExportError where a folder holds another number of weights than the baseline,
+    and what `export.bench.baseline` raises.
     """
+    progress = options.progress
     source = next((f for f in folders if _pattern(f) == "dense"), folders[0])
     progress("reading the weights")
-    model = classifier_of_folder(source) if run is None else classifier_of_run(run)
-    origin = source.shown if run is None else str(run)
+    if options.run is None:
+        model, origin = classifier_of_folder(source), source.shown
+    else:
+        model, origin = classifier_of_run(options.run), str(options.run)
     _check_sizes(folders, model, origin)
+    positions = model.config.max_position_embeddings
+    if options.longest > positions:
+        extend_positions(model, options.longest)
+    baseline = stock_graphs(model, options.temporary, progress=progress)
     contenders: list[Contender] = []
     facts: dict[str, dict[str, Any]] = {}
-    with TemporaryDirectory(prefix="crisp-bench-") as temporary:
-        baseline = stock_graphs(model, Path(temporary), progress=progress)
-        for name, file in ((STOCK_FP32, baseline.fp32), (STOCK_INT8, baseline.int8)):
-            session = stock_session(file, threads=threads)
-            contenders.append(Contender(name, padded, _runner(session)))
-            facts[name] = {
-                "kind": "stock",
-                "attention": {"name": "dense"},
-                "precision": file.stem,
-                "weights": origin,
-                "bytes": file.stat().st_size,
-            }
-    for name, folder in zip(_names(folders), folders, strict=True):
+
+    def enter(contender: Contender, found: dict[str, Any]) -> None:
+        contenders.append(contender)
+        facts.setdefault(contender.name, found)
+
+    for name, files in ((STOCK_FP32, baseline.fp32), (STOCK_INT8, baseline.int8)):
+        found = _stock_facts(name, files, origin, positions, options)
+        for fusion, file in files.items():
+            enter(_stock(name, fusion, file, model.config.n_heads, options), found)
+    peers, missing = peer_entries(
+        options.peers,
+        model,
+        threads=options.threads,
+        calibration=lambda: calibration_texts(encoder(source), options.calibration),
+        progress=progress,
+    )
+    for contender, found in peers:
+        enter(contender, {**found, "weights": origin, **_position_facts(positions, options)})
+    for name, folder in zip(_names(folders, facts), folders, strict=True):
         progress(f"opening {name}")
-        session = make_session(folder.model, threads=threads, library=library)
-        contenders.append(Contender(name, pack, _runner(session)))
-        manifest = folder.manifest
-        facts[name] = {
-            "kind": "engine",
-            "attention": dict(manifest.attention),
-            "precision": manifest.precision,
-            "weights": folder.shown,
-            "bytes": manifest.files[folder.model.name].bytes,
-            "sha256": manifest.files[folder.model.name].sha256,
-        }
-        if folder is source and run is None and _pattern(folder) == "dense":
-            # The same weights and the same attention: what is left is int8 and rounding.
-            sequences, expected = reference_logits(model)
-            logits = session.run(["logits"], pack(sequences))[0]
-            facts[name]["largest_difference_from_torch"] = float(np.abs(logits - expected).max())
+        # The same weights and the same attention: what is left is int8 and rounding.
+        same = folder is source and options.run is None and _pattern(folder) == "dense"
+        enter(*_engine(name, folder, model if same else None, options))
     return LineUp(
         tuple(contenders),
         facts,
-        {
-            "weights": origin,
-            "fused": baseline.fused,
-            "fp32_largest_difference_from_torch": baseline.fp32_difference,
-            "int8_largest_difference_from_torch": baseline.int8_difference,
-        },
-        model.config.vocab_size,
+        _baseline_facts(baseline, origin),
+        Architecture.of(model.config),
+        tuple(missing),
     )
 
 
-def _runner(session: onnxruntime.InferenceSession) -> Callable[[Any], object]:
-    def run(inputs: Any) -> object:
-        return session.run(["logits"], inputs)
+def _stock(name: str, fusion: str, file: Path, num_heads: int, options: Options) -> Contender:
+    session = partial(stock_session, file, threads=options.threads)
+    return Contender(
+        name,
+        padded,
+        _runner(session()),
+        way=fusion,
+        needs=lambda batch: score_bytes(batch, num_heads),
+        profiled=lambda prefix: session(profile=prefix),
+    )
+
+
+def _stock_facts(
+    name: str, files: dict[str, Path], origin: str, positions: int, options: Options
+) -> dict[str, Any]:
+    return {
+        "kind": "stock",
+        "attention": {"name": "dense"},
+        "precision": name.split()[-1],
+        "weights": origin,
+        "bytes": max(file.stat().st_size for file in files.values()),
+        **_position_facts(positions, options),
+    }
+
+
+def _engine(
+    name: str,
+    folder: ModelFolder,
+    same: DistilBertForSequenceClassification | None,
+    options: Options,
+) -> tuple[Contender, dict[str, Any]]:
+    """The engine on `folder`, held against the torch model `same`, if any."""
+    manifest = folder.manifest
+    file = manifest.files[folder.model.name]
+    facts = {
+        "kind": "engine",
+        "attention": dict(manifest.attention),
+        "pruning": manifest.pruning,
+        "precision": manifest.precision,
+        "weights": folder.shown,
+        "bytes": file.bytes,
+        "sha256": file.sha256,
+        "accuracy": [
+            {**found.model_dump(exclude={"data"}), **found.data.model_dump(), "from": "manifest"}
+            for found in manifest.measured
+        ],
+        **_position_facts(manifest.max_tokens, options),
+    }
+    measured = folder
+    if options.longest > manifest.max_tokens:
+        place = options.temporary / f"engine-{len(list(options.temporary.iterdir()))}"
+        measured = extended_folder(folder, place, options.longest)
+    session = partial(
+        make_session, measured.model, threads=options.threads, library=options.library
+    )
+    run = _runner(session())
+    if same is not None:
+        sequences, expected = reference_logits(same)
+        difference = float(np.abs(run(pack(sequences)) - expected).max())
+        facts["largest_difference_from_torch"] = difference
+    return Contender(name, pack, run, profiled=lambda prefix: session(profile=prefix)), facts
+
+
+def _position_facts(positions: int, options: Options) -> dict[str, Any]:
+    if options.longest <= positions:
+        return {"positions": positions}
+    return {"positions": options.longest, "positions_repeated_from": positions}
+
+
+def _baseline_facts(baseline: Baseline, origin: str) -> dict[str, Any]:
+    return {
+        "weights": origin,
+        "fused": baseline.fused,
+        "fp32_largest_difference_from_torch": baseline.fp32_difference,
+        "int8_largest_difference_from_torch": baseline.int8_difference,
+    }
+
+
+def _runner(session: InferenceSession) -> Callable[[Any], NDArray[np.float32]]:
+    def run(inputs: Any) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = session.run(["logits"], inputs)[0]
+        return logits
 
     return run
 
@@ -116,10 +211,10 @@ def _pattern(folder: ModelFolder) -> str:
     return str(folder.manifest.attention["name"])
 
 
-def _names(folders: Sequence[ModelFolder]) -> list[str]:
-    """The folders' names, or their paths where two bear the same, or that of the baseline."""
+def _names(folders: Sequence[ModelFolder], others: dict[str, Any]) -> list[str]:
+    """The folders' names, or their paths where two bear the same, or that of another contender."""
     names = [folder.path.resolve().name for folder in folders]
-    taken = {STOCK_FP32, STOCK_INT8, *(name for name in names if names.count(name) > 1)}
+    taken = {*others, *(name for name in names if names.count(name) > 1)}
     return [
         str(folder.path) if name in taken else name
         for name, folder in zip(names, folders, strict=True)

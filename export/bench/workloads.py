@@ -1,4 +1,4 @@
-"""What `crisp bench` runs: batches of texts whose lengths are those of SST-2 or IMDb.
+"""What `crisp bench` runs: batches of texts as long as those of SST-2 or IMDb, or of one length.
 
 Lengths are drawn from the quantiles of real texts, straight lines in between; they count tokens,
 [CLS] and [SEP] included. Token ids are drawn at random: they change nothing in the work, except
@@ -81,7 +81,9 @@ WORKLOADS = {
         Workload("sst-b32-sorted", SST2, 32, sorted=True),
         Workload("imdb-b1", IMDB, 1),
         Workload("imdb-b8", IMDB, 8),
-        Workload("n512", fixed(512), 1),
+        Workload("n512-b1", fixed(512), 1),
+        Workload("n2048-b1", fixed(2048), 1),
+        Workload("n4096-b1", fixed(4096), 1),
     )
 }
 
@@ -96,15 +98,9 @@ def parse_workloads(names: str) -> list[Workload]:
     return [WORKLOADS[name] for name in wanted]
 
 
-def check_limit(workloads: Sequence[Workload], limit: int) -> None:
-    """Raises ExportError where a workload has longer texts than `limit`, the model's maximum."""
-    for workload in workloads:
-        if workload.mix.longest > limit:
-            raise ExportError(
-                f"workload {workload.name} has texts of {workload.mix.longest} tokens, and the "
-                f"models take {limit}; leave it out: --workloads "
-                f"{','.join(name for name, w in WORKLOADS.items() if w.mix.longest <= limit)}"
-            )
+def longest(workloads: Sequence[Workload]) -> int:
+    """Tokens of the longest text that any of the workloads can draw."""
+    return max(workload.mix.longest for workload in workloads)
 
 
 def batches(workload: Workload, *, vocabulary: int, random: Generator) -> Iterator[Batch]:
