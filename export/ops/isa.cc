@@ -8,14 +8,19 @@
 namespace crisp {
 namespace {
 
-constexpr Isa kBestFirst[] = {Isa::kAvx512, Isa::kAvx2, Isa::kBaseline};
+constexpr Isa kBestFirst[] = {Isa::kAvx512Vnni, Isa::kAvx512, Isa::kAvxVnni, Isa::kAvx2,
+                              Isa::kBaseline};
 
 }  // namespace
 
 const char* name_of(Isa isa) {
   switch (isa) {
+    case Isa::kAvx512Vnni:
+      return "avx512vnni";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAvxVnni:
+      return "avxvnni";
     case Isa::kAvx2:
       return "avx2";
     case Isa::kBaseline:
@@ -27,10 +32,14 @@ const char* name_of(Isa isa) {
 bool is_supported(Isa isa) {
 #if defined(__x86_64__)
   switch (isa) {
+    case Isa::kAvx512Vnni:
+      return is_supported(Isa::kAvx512) && __builtin_cpu_supports("avx512vnni");
     case Isa::kAvx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
              __builtin_cpu_supports("fma");
+    case Isa::kAvxVnni:
+      return is_supported(Isa::kAvx2) && __builtin_cpu_supports("avxvnni");
     case Isa::kAvx2:
       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case Isa::kBaseline:
@@ -42,7 +51,9 @@ bool is_supported(Isa isa) {
 
 Isa choose_isa() {
   const char* wanted = getenv("CRISP_ISA");
+  std::string names;
   for (const Isa isa : kBestFirst) {
+    names += std::string(names.empty() ? "" : ", ") + name_of(isa);
     if (wanted != nullptr && *wanted != '\0' && name_of(isa) != std::string(wanted)) continue;
     if (is_supported(isa)) return isa;
     if (wanted != nullptr && *wanted != '\0') {
@@ -50,18 +61,30 @@ Isa choose_isa() {
                                   ": this processor does not support it; unset CRISP_ISA");
     }
   }
-  throw std::invalid_argument(std::string("CRISP_ISA=") + wanted +
-                              " is unknown; expected avx512, avx2 or baseline");
+  throw std::invalid_argument(std::string("CRISP_ISA=") + wanted + " is unknown; expected one of " +
+                              names);
 }
 
 AttendChunk kernel_for(Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512) return avx512::attend_chunk;
-  if (isa == Isa::kAvx2) return avx2::attend_chunk;
+  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Vnni) return avx512::attend_chunk;
+  if (isa == Isa::kAvx2 || isa == Isa::kAvxVnni) return avx2::attend_chunk;
 #else
   (void)isa;
 #endif
   return baseline::attend_chunk;
+}
+
+const RowKernel& row_kernel_for(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512Vnni) return avx512vnni::kRowKernel;
+  if (isa == Isa::kAvx512) return avx512::kRowKernel;
+  if (isa == Isa::kAvxVnni) return avxvnni::kRowKernel;
+  if (isa == Isa::kAvx2) return avx2::kRowKernel;
+#else
+  (void)isa;
+#endif
+  return baseline::kRowKernel;
 }
 
 }  // namespace crisp

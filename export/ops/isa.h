@@ -2,21 +2,24 @@
 #pragma once
 
 #include "kernel.h"
+#include "row_kernel.h"
 
 namespace crisp {
 
-enum class Isa { kBaseline, kAvx2, kAvx512 };
+enum class Isa { kBaseline, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni };
 
 const char* name_of(Isa isa);
 
 // Whether this library has a kernel for `isa` and this processor can run it.
 bool is_supported(Isa isa);
 
-// The fastest supported one, or the one that the environment variable CRISP_ISA names (avx512,
-// avx2 or baseline). Throws std::invalid_argument where that name is unknown or not supported.
+// The fastest supported one, or the one that the environment variable CRISP_ISA names. Throws
+// std::invalid_argument where that name is unknown or not supported.
 Isa choose_isa();
 
-// The kernel for a supported `isa`.
+// The kernels for a supported `isa`. VNNI multiplies bytes: attention, in floats, is the same
+// without.
 AttendChunk kernel_for(Isa isa);
+const RowKernel& row_kernel_for(Isa isa);
 
 }  // namespace crisp

@@ -1,0 +1,129 @@
+// What the files on the ONNX Runtime side share: attributes, constants, threads, errors.
+//
+// Only ort_*.cc include this; nothing that computes knows of ONNX Runtime.
+#pragma once
+
+#define ORT_API_MANUAL_INIT
+#include <onnxruntime_cxx_api.h>
+#undef ORT_API_MANUAL_INIT
+
+#include <exception>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "sparse_attention.h"
+
+namespace crisp {
+
+static_assert(ORT_API_VERSION >= 17, "KernelContext_ParallelFor came with ONNX Runtime 1.17");
+
+// Each file adds its operators to the domain. They are never freed: sessions hold bare pointers to
+// them and may outlive every static object of this library.
+void add_prune_operator(Ort::CustomOpDomain& domain);
+void add_row_operators(Ort::CustomOpDomain& domain);
+
+// Runs `body` and turns what it throws into a Status: no exception may cross ONNX Runtime's C API.
+template <typename Body>
+OrtStatusPtr status_of(const char* name, Body body) noexcept {
+  const auto status = [name](const char* what, OrtErrorCode code) {
+    return Ort::Status(("crisp::" + std::string(name) + ": " + what).c_str(), code).release();
+  };
+  try {
+    body();
+    return nullptr;
+  } catch (const std::invalid_argument& error) {
+    return status(error.what(), ORT_INVALID_ARGUMENT);
+  } catch (const std::bad_alloc&) {
+    return status("out of memory", ORT_FAIL);
+  } catch (const std::exception& error) {
+    return status(error.what(), ORT_FAIL);
+  }
+}
+
+inline int64_t attribute(const Ort::ConstKernelInfo& info, const char* name, int64_t otherwise) {
+  int64_t value = 0;
+  Ort::Status status(Ort::GetApi().KernelInfoGetAttribute_int64(info, name, &value));
+  return status.IsOK() ? value : otherwise;
+}
+
+inline std::string text_attribute(const Ort::ConstKernelInfo& info, const char* name,
+                                  const char* otherwise) {
+  size_t size = 0;  // with the final 0
+  Ort::Status status(Ort::GetApi().KernelInfoGetAttribute_string(info, name, nullptr, &size));
+  return status.IsOK() ? info.GetAttribute<std::string>(name) : otherwise;
+}
+
+using Shape = std::vector<int64_t>;
+
+inline std::string text_of(const Shape& shape) {
+  std::string text = "[";
+  for (const int64_t size : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
+  return text + "]";
+}
+
+inline Shape shape_of(const Ort::ConstValue& value) {
+  return value.GetTensorTypeAndShapeInfo().GetShape();
+}
+
+// Throws std::invalid_argument unless `value` has this shape; a negative size admits any.
+inline void check_shape(const char* name, const Ort::ConstValue& value, const Shape& expected) {
+  const Shape found = shape_of(value);
+  bool fits = found.size() == expected.size();
+  for (size_t i = 0; fits && i < found.size(); ++i) {
+    fits = expected[i] < 0 || found[i] == expected[i];
+  }
+  if (!fits) {
+    std::string text = text_of(expected);
+    for (size_t at; (at = text.find("-1")) != std::string::npos;) text.replace(at, 2, "any");
+    throw std::invalid_argument(std::string(name) + " must be " + text + ", got " + text_of(found));
+  }
+}
+
+// The threads of the session: as many batches as tasks, so that they take the next as they get
+// free.
+inline ParallelFor threads_of(const Ort::KernelContext& context) {
+  return [&context](size_t tasks, const std::function<void(size_t)>& task) {
+    context.ParallelFor(
+        [](void* data, size_t i) { (*static_cast<const std::function<void(size_t)>*>(data))(i); },
+        tasks, tasks, const_cast<std::function<void(size_t)>*>(&task));
+  };
+}
+
+// For shape inference, without which ONNX Runtime loses the ranks of outputs, and with them its
+// fusions. In terms of the C API: ShapeInferContext of the C++ headers up to 1.21 writes a symbolic
+// dimension as -2, which later runtimes refuse.
+struct InferredShape {
+  Shape sizes;                       // -1 where unknown
+  std::vector<const char*> symbols;  // "" where there is none
+};
+
+// That of an input; empty where it is unknown.
+inline InferredShape input_shape(OrtShapeInferContext* context, size_t input) {
+  const OrtApi& api = Ort::GetApi();
+  OrtTensorTypeAndShapeInfo* info = nullptr;  // the context's own
+  Ort::ThrowOnError(api.ShapeInferContext_GetInputTypeShape(context, input, &info));
+  size_t rank = 0;
+  Ort::ThrowOnError(api.GetDimensionsCount(info, &rank));
+  InferredShape shape{Shape(rank), std::vector<const char*>(rank, "")};
+  Ort::ThrowOnError(api.GetDimensions(info, shape.sizes.data(), rank));
+  Ort::ThrowOnError(api.GetSymbolicDimensions(info, shape.symbols.data(), rank));
+  return shape;
+}
+
+// False where the node lacks this output.
+inline bool set_output_shape(OrtShapeInferContext* context, size_t output,
+                             ONNXTensorElementDataType type, const InferredShape& shape) {
+  const OrtApi& api = Ort::GetApi();
+  OrtTensorTypeAndShapeInfo* made = nullptr;
+  Ort::ThrowOnError(api.CreateTensorTypeAndShapeInfo(&made));
+  const Ort::TensorTypeAndShapeInfo info(made);  // releases it
+  std::vector<const char*> symbols = shape.symbols;
+  Ort::ThrowOnError(api.SetTensorElementType(info, type));
+  Ort::ThrowOnError(api.SetDimensions(info, shape.sizes.data(), shape.sizes.size()));
+  Ort::ThrowOnError(api.SetSymbolicDimensions(info, symbols.data(), symbols.size()));
+  return Ort::Status(api.ShapeInferContext_SetOutputTypeShape(context, output, info)).IsOK();
+}
+
+}  // namespace crisp

@@ -1,0 +1,260 @@
+// The kernel of the row operators (rows.h): one source for every instruction set.
+//
+// CMakeLists.txt compiles it once for each, with CRISP_ISA as the namespace, CRISP_VECTOR_BYTES as
+// the width of a vector and CRISP_ROW_TILE as the number of rows whose accumulators, three vectors
+// each, fit in the registers. kernel.h says what this file must not use.
+//
+// A product goes panel by panel of three vectors of outputs. A panel of weights stays in the first
+// cache while the rows of the block pass by it, tile by tile; the scale, the bias and GELU are
+// applied to the sums while they are still in registers.
+#include "row_kernel.h"
+
+#include <stdint.h>
+
+#include "kernel_dot.h"
+#include "kernel_vectors.h"
+
+namespace crisp {
+namespace CRISP_ISA {
+namespace {
+
+constexpr int kRowTile = CRISP_ROW_TILE;
+constexpr int kVectors = 3;  // of outputs in a panel
+constexpr int64_t kColumns = kVectors * kLanes;
+static_assert(kColumns <= kMaxColumns, "outputs are not padded enough");
+
+constexpr int64_t padded(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// ---------------------------------------------------------------- element-wise
+
+// x · Φ(x), with erf from Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: to
+// 1.5e-7 in erf.
+Floats gelu(Floats x) {
+  constexpr float kInverseRootTwo = 0.70710678f;
+  const Floats magnitude = x < 0.0f ? -x : x;
+  const Floats z = magnitude * kInverseRootTwo;
+  const Floats t = 1.0f / (1.0f + z * 0.3275911f);
+  Floats series = t * 1.061405429f - 1.453152027f;
+  series = series * t + 1.421413741f;
+  series = series * t - 0.284496736f;
+  series = series * t + 0.254829592f;
+  const Floats tail = series * t * Exp(-1.0f)(z * z);  // 1 - erf(z)
+  const Floats below = 0.5f * tail;
+  return x * (x < 0.0f ? below : 1.0f - below);
+}
+
+// LayerNorm of one row, in place. `width` may be any number.
+void norm_row(float* row, int64_t width, const NormWeights& norm) {
+  const int64_t whole = width / kLanes * kLanes;
+  Floats sums = {};
+  for (int64_t i = 0; i < whole; i += kLanes) sums += load(row + i);
+  float sum = sum_of(sums);
+  for (int64_t i = whole; i < width; ++i) sum += row[i];
+  const float mean = sum / static_cast<float>(width);
+  Floats squares = {};
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    const Floats centred = load(row + i) - mean;
+    squares += centred * centred;
+  }
+  float square = sum_of(squares);
+  for (int64_t i = whole; i < width; ++i) square += (row[i] - mean) * (row[i] - mean);
+  const float variance = square / static_cast<float>(width);
+  const float inverse = 1.0f / __builtin_sqrtf(variance + norm.epsilon);
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    const Floats normal = (load(row + i) - mean) * inverse;
+    store(row + i, normal * load(norm.gamma + i) + load(norm.beta + i));
+  }
+  for (int64_t i = whole; i < width; ++i) {
+    row[i] = (row[i] - mean) * inverse * norm.gamma[i] + norm.beta[i];
+  }
+}
+
+// Quantises one row: x ≈ (quantised - zero_point) · scale, with zero exact. Pads with zero_point,
+// which the zeros in the padding of the weights cancel.
+void quantise_row(const float* x, int64_t width, uint8_t* quantised, float* scale,
+                  float* zero_point) {
+  const int64_t whole = width / kLanes * kLanes;
+  Floats lowest_lanes = {};
+  Floats highest_lanes = {};
+  Floats finite = {};  // 0, or NaN: comparisons would lose a NaN
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    const Floats value = load(x + i);
+    lowest_lanes = value < lowest_lanes ? value : lowest_lanes;
+    highest_lanes = value > highest_lanes ? value : highest_lanes;
+    finite += value * 0.0f;
+  }
+  float lowest = -maximum_of(-lowest_lanes);
+  float highest = maximum_of(highest_lanes);
+  float nan_or_zero = sum_of(finite);
+  for (int64_t i = whole; i < width; ++i) {
+    lowest = x[i] < lowest ? x[i] : lowest;
+    highest = x[i] > highest ? x[i] : highest;
+    nan_or_zero += x[i] * 0.0f;
+  }
+  const float step = (highest - lowest) / kActivationLevels;
+  const float usable = step > 0.0f ? step : 1.0f;
+  const float inverse = nan_or_zero == 0.0f ? 1.0f / usable : 0.0f;
+  const int32_t zero = nearest(-lowest * inverse);
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    store_bytes(quantised + i, clamped(nearest(load(x + i) * inverse) + zero, kActivationLevels));
+  }
+  for (int64_t i = whole; i < width; ++i) {
+    const int32_t value = nearest(x[i] * inverse) + zero;
+    quantised[i] = static_cast<uint8_t>(value < 0                   ? 0
+                                        : value > kActivationLevels ? kActivationLevels
+                                                                    : value);
+  }
+  for (int64_t i = width; i < padded(width, kStep); ++i) quantised[i] = 0;
+  *scale = usable + nan_or_zero;
+  *zero_point = static_cast<float>(zero);
+}
+
+// ---------------------------------------------------------------- products
+
+struct Rows {
+  const LinearWeights& layer;
+  const float* x;
+  int64_t x_stride;
+  Activation activation;
+  float* y;
+  int64_t y_stride;
+  const RowScratch& scratch;
+  int64_t quantised_stride;
+};
+
+// Stores one vector of the outputs from `column` on; the last panel may reach past the last output.
+void store_outputs(float* y, int64_t column, int64_t outputs, Floats value) {
+  if (column + kLanes <= outputs) return store(y + column, value);
+  for (int64_t lane = 0; column + lane < outputs; ++lane) y[column + lane] = value[lane];
+}
+
+template <int kRows>
+void multiply_tile(const Rows& rows, int64_t row, int64_t column) {
+  const LinearWeights& layer = rows.layer;
+  Floats sums[kRows][kVectors];
+  if (layer.quantised) {
+    const int64_t inputs = padded(layer.inputs, kStep);
+    const int8_t* panel = static_cast<const int8_t*>(layer.panels) + column * inputs;
+    const uint8_t* x = rows.scratch.quantised + row * rows.quantised_stride;
+    Ints dots[kRows][kVectors] = {};
+    for (int64_t i = 0; i < inputs; i += kStep, panel += kStep * kColumns) {
+      Bytes first[kVectors];
+      Bytes second[kVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        first[v] = load_bytes(panel + v * kVectorBytes);
+        second[v] = load_bytes(panel + (kVectors + v) * kVectorBytes);
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const Bytes low = four_bytes(x + r * rows.quantised_stride + i);
+        const Bytes high = four_bytes(x + r * rows.quantised_stride + i + 4);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          dots[r][v] = add_dots(dots[r][v], low, first[v], high, second[v]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const float scale = rows.scratch.scale[row + r];
+      const float zero_point = rows.scratch.zero_point[row + r];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        const int64_t at = column + v * kLanes;
+        const Floats dot = __builtin_convertvector(dots[r][v], Floats);
+        sums[r][v] = (dot - zero_point * load(layer.weight_sum + at)) * scale;
+      }
+    }
+  } else {
+    const float* panel = static_cast<const float*>(layer.panels) + column * layer.inputs;
+    const float* x = rows.x + row * rows.x_stride;
+    Floats dots[kRows][kVectors] = {};
+    for (int64_t i = 0; i < layer.inputs; ++i, panel += kColumns) {
+      Floats weights[kVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) weights[v] = load(panel + v * kLanes);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const float value = x[r * rows.x_stride + i];
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) dots[r][v] += value * weights[v];
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) sums[r][v] = dots[r][v];
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      const int64_t at = column + v * kLanes;
+      Floats value = sums[r][v] * load(layer.scale + at) + load(layer.bias + at);
+      if (rows.activation == Activation::kGelu) value = gelu(value);
+      store_outputs(rows.y + (row + r) * rows.y_stride, at, layer.outputs, value);
+    }
+  }
+}
+
+// The above for a number of rows that is known at run time only.
+template <int kRows = kRowTile>
+void multiply_tile(int64_t count, const Rows& rows, int64_t row, int64_t column) {
+  if constexpr (kRows > 1) {
+    if (count < kRows) return multiply_tile<kRows - 1>(count, rows, row, column);
+  }
+  multiply_tile<kRows>(rows, row, column);
+}
+
+void linear(const LinearWeights& layer, const float* x, int64_t x_stride, int64_t count,
+            Activation activation, float* y, int64_t y_stride, const RowScratch& scratch) {
+  const Rows rows = {layer, x,        x_stride, activation,
+                     y,     y_stride, scratch,  padded(layer.inputs, kStep)};
+  if (layer.quantised) {
+    for (int64_t row = 0; row < count; ++row) {
+      quantise_row(x + row * x_stride, layer.inputs,
+                   scratch.quantised + row * rows.quantised_stride, scratch.scale + row,
+                   scratch.zero_point + row);
+    }
+  }
+  // Tiles of like size: 13 rows are 5 + 4 + 4 rather than 6 + 6 + 1.
+  const int64_t tiles = (count + kRowTile - 1) / kRowTile;
+  for (int64_t column = 0; column < layer.outputs; column += kColumns) {
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      const int64_t begin = count * tile / tiles;
+      const int64_t end = count * (tile + 1) / tiles;
+      multiply_tile(end - begin, rows, begin, column);
+    }
+  }
+}
+
+void add_and_norm(const float* first, const float* second, int64_t rows, int64_t width,
+                  const NormWeights& norm, float* y) {
+  for (int64_t i = 0; i < rows * width; ++i) y[i] = first[i] + second[i];
+  for (int64_t row = 0; row < rows; ++row) norm_row(y + row * width, width, norm);
+}
+
+void embed(const EmbeddingRow& word, const EmbeddingRow& position, int64_t width,
+           const NormWeights& norm, float* y) {
+  for (int64_t i = 0; i < width; ++i) y[i] = 0;
+  const EmbeddingRow* const rows[] = {&word, &position};
+  for (const EmbeddingRow* row : rows) {
+    if (row->bytes != nullptr) {
+      for (int64_t i = 0; i < width; ++i) y[i] += row->bytes[i] * row->scale;
+    } else {
+      for (int64_t i = 0; i < width; ++i) y[i] += row->floats[i] * row->scale;
+    }
+  }
+  norm_row(y, width, norm);
+}
+
+}  // namespace
+
+extern const RowKernel kRowKernel = {kColumns, linear, add_and_norm, embed};
+
+}  // namespace CRISP_ISA
+}  // namespace crisp

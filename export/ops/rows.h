@@ -1,0 +1,97 @@
+// The operators that work on each token by itself, free of any runtime's types:
+//
+//   Linear          y = x·W + b                                                    [T, N]
+//   PostAttention   all that a transformer layer does between two attentions:      [T, H]
+//                     attended = LayerNorm(hidden + context·Wo + bo)
+//                     output   = LayerNorm(attended + gelu(attended·W1 + b1)·W2 + b2)
+//                   and, where asked for, the next layer's q, k and v of it        [T, 3H]
+//   Embed           LayerNorm(word embedding + position embedding)                 [T, H]
+//
+// A row's result depends on nothing but that row, to the last bit: not on the batch, not on the
+// number of threads.
+//
+// Weights are fp32, or int8 with a scale for each output column. With int8 weights each row x is
+// quantised when it arrives (a scale and a zero point for each token), so that the products are
+// sums of integers. 7 bits of each are used: x in [0, 127], weights in [-64, 64]. Then four
+// products fit into the 16-bit sums of processors without VNNI (127 · 64 · 4 < 2^15), where full
+// 8-bit ones would saturate, and every processor computes the same integers.
+//
+// A row with NaN or infinity gives a row of them, and touches no other.
+#pragma once
+
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <memory>
+#include <vector>
+
+#include "isa.h"
+#include "row_kernel.h"
+#include "sparse_attention.h"
+
+namespace crisp {
+
+// Memory aligned to a cache line.
+using Aligned = std::unique_ptr<void, decltype(&free)>;
+
+// A linear layer, its weights laid out for the kernel of one instruction set.
+class PackedLinear {
+ public:
+  // weight: [inputs, outputs], row by row, float or int8 with every value in [-64, 64];
+  // scale, bias: [outputs]. All are copied. Throws std::invalid_argument for other values.
+  PackedLinear(Isa isa, const float* weight, const float* scale, const float* bias, int64_t inputs,
+               int64_t outputs);
+  PackedLinear(Isa isa, const int8_t* weight, const float* scale, const float* bias, int64_t inputs,
+               int64_t outputs);
+
+  const LinearWeights& weights() const { return weights_; }
+
+ private:
+  template <typename Weight>
+  void pack(Isa isa, const Weight* weight, const float* scale, const float* bias);
+
+  LinearWeights weights_{};
+  std::vector<float> columns_;  // scale, bias and sum of the weights, of each output
+  Aligned panels_;
+};
+
+struct LayerNorm {
+  std::vector<float> gamma;  // [H]
+  std::vector<float> beta;   // [H]
+  float epsilon;
+
+  NormWeights weights() const { return {gamma.data(), beta.data(), epsilon}; }
+};
+
+// The weights of PostAttention; `qkv` is null where q, k and v are not asked for.
+struct PostAttentionWeights {
+  std::unique_ptr<PackedLinear> out, inner, outer, qkv;
+  LayerNorm attended, output;
+};
+
+// y [rows, N] from x [rows, K].
+void linear(Isa isa, const PackedLinear& layer, const float* x, int64_t rows, float* y,
+            const ParallelFor& parallel_for);
+
+// output [rows, H] and, where the weights have it, qkv [rows, 3H]; from context and hidden
+// [rows, H].
+void post_attention(Isa isa, const PostAttentionWeights& weights, const float* context,
+                    const float* hidden, int64_t rows, float* output, float* qkv,
+                    const ParallelFor& parallel_for);
+
+// Tables of embeddings, float or int8, with a scale for each row: [count, H] and [count].
+struct EmbeddingTable {
+  const float* floats;  // one of the two is null
+  const int8_t* bytes;
+  const float* scale;
+  int64_t count;
+};
+
+// hidden [T, H] of input_ids [T]; positions count from 0 in each sequence. `cu_seqlens` [B + 1] has
+// been checked. Throws std::invalid_argument for an id outside the words, or a sequence with more
+// tokens than there are positions.
+void embed(Isa isa, const EmbeddingTable& words, const EmbeddingTable& positions,
+           const LayerNorm& norm, const int64_t* input_ids, const int32_t* cu_seqlens,
+           int64_t batch, float* hidden, const ParallelFor& parallel_for);
+
+}  // namespace crisp
