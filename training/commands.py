@@ -1,4 +1,4 @@
-"""The training commands: `crisp train` and `crisp evaluate`."""
+"""The training commands: `crisp train`, `crisp evaluate` and `crisp prune-search`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def register(app: typer.Typer) -> None:
     """Adds this stage's commands to `app`."""
     app.command()(train)
     app.command()(evaluate)
+    app.command()(prune_search)
 
 
 def train(
@@ -68,6 +69,12 @@ def train(
     prune_floor: Annotated[
         int, typer.Option(help="Tokens of a text that --prune takes no share of.")
     ] = 16,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of a finished run, whose predictions are learned beside the labels."
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 3,
     seed: Annotated[int, typer.Option(help="Of the new head, the order and the dropout.")] = 0,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
@@ -103,8 +110,9 @@ def train(
         crisp train --data stanfordnlp/sst2 --base distilbert-base-uncased --attention dense
         --out runs/dense
 
-        crisp train --data train.tsv --base runs/dense --attention blocktopk --size 64
-        --prune 0.9,0.7,0.5,0.4,0.3 --epochs 1 --learning-rate 3e-5 --out runs/pruned
+        crisp train --data train.tsv --base runs/dense --teacher runs/dense --epochs 1
+        --attention blocktopk --size 64 --prune 0.9,0.7,0.5,0.4,0.3 --learning-rate 3e-5
+        --out runs/pruned
 
         torchrun --nproc-per-node 2 -m crisp train --data train.tsv --out runs/sparse
     """
@@ -121,6 +129,7 @@ def train(
         base=base,
         attention=pattern,
         pruning=None if prune is None else TokenPruning.parse(prune, prune_floor),
+        teacher=teacher,
         epochs=epochs,
         seed=seed,
         learning_rate=learning_rate,
@@ -162,6 +171,57 @@ def evaluate(
 
     reports = evaluate_run(run, data, split=split)
     print_report(reports, as_json=as_json)
+
+
+def prune_search(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            help="Held-out texts; several times, for short and long texts apart: the schedule has "
+            "to hold on each."
+        ),
+    ],
+    within: Annotated[
+        float, typer.Option(help="Accuracy that may be lost on each, in percentage points.")
+    ] = 0.5,
+    sample: Annotated[
+        int, typer.Option(help="Texts of each data set, at most, drawn with a fixed seed.")
+    ] = 400,
+    max_tokens: Annotated[
+        int, typer.Option(help="Tokens of a text, at most; never more than the model reads.")
+    ] = 512,
+    json_file: Annotated[
+        str | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="Write every schedule measured; the same command goes on from there.",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw accuracy over cost, a PNG.")
+    ] = None,
+) -> None:
+    """Finds the cheapest token pruning that keeps a run's accuracy, without training it.
+
+    Start the training of `crisp train --prune` from what it prints.
+
+    Example:
+
+        crisp prune-search runs/dense --data short.tsv --data long.tsv --json search.json
+    """
+    from training.files import output_file
+
+    output = output_file(json_file)
+    if plot is not None and not plot.parent.is_dir():
+        raise typer.BadParameter(f"{plot.parent} is no folder", param_hint="--plot")
+    if sample < 1 or within < 0:
+        raise typer.BadParameter("expected --sample of at least 1 and --within of at least 0")
+    quieten()
+    from training.prune_report import search_run
+
+    search_run(run, data, within / 100, sample, max_tokens, output, plot)
 
 
 def quieten() -> None:

@@ -28,6 +28,7 @@ class TrainingSettings:
     base: str = "minilm"  # minilm, a hub name, or a folder
     attention: AttentionPattern = field(default_factory=AttentionPattern)
     pruning: TokenPruning | None = None  # which tokens each layer passes on; none: all
+    teacher: str | None = None  # folder of a finished run, whose logits are learned too
     epochs: int = 3
     seed: int = 0
     learning_rate: float = 5e-5  # peak; linear warm-up, then linear decay to 0

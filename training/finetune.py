@@ -27,14 +27,13 @@ from transformers import (
     EvalPrediction,
     PreTrainedTokenizerFast,
     PrinterCallback,
-    Trainer,
     TrainerState,
     TrainingArguments,
 )
 from transformers.models.distilbert.modeling_distilbert import DistilBertSelfAttention
 
 from training.averaging import AVERAGE_FILE, WeightAverage
-from training.batches import BucketLoader, Encodings, LengthBuckets, pad
+from training.batches import Encodings, pad
 from training.callbacks import CheckpointByTime, ProgressBar
 from training.config import RUN_FILE, DataRecord, RunRecord, TrainingSettings
 from training.data import (
@@ -44,9 +43,11 @@ from training.data import (
     require_several_classes,
     without_overlap,
 )
+from training.distillation import load_teacher
 from training.errors import DataError, RunError
 from training.files import write_atomically
 from training.model import load_base
+from training.trainer import BucketTrainer
 
 CHECKPOINTS = "checkpoints"
 SETTINGS_FILE = "settings.json"
@@ -68,6 +69,9 @@ def finetune(settings: TrainingSettings, out: Path, *, save_minutes: float = 2.0
         settings.pruning,
         seed=settings.seed,
     )
+    teacher = None
+    if settings.teacher is not None:
+        teacher = load_teacher(Path(settings.teacher), train[0].label_names, tokenizer)
     limit = min(settings.max_tokens, model.config.max_position_embeddings)
     model.config.attention_dropout = settings.attention_dropout
     for module in model.modules():
@@ -79,7 +83,7 @@ def finetune(settings: TrainingSettings, out: Path, *, save_minutes: float = 2.0
         [label for part in encoded for label in part.labels],
     )
     evaluated = {f"dev{i}": encode(texts, tokenizer, limit) for i, texts in enumerate(dev)}
-    trainer = _BucketTrainer(
+    trainer = BucketTrainer(
         model=model,
         args=_arguments(settings, out),
         train_dataset=pool,
@@ -88,7 +92,7 @@ def finetune(settings: TrainingSettings, out: Path, *, save_minutes: float = 2.0
         compute_metrics=_accuracy,
         callbacks=[CheckpointByTime(save_minutes)],
     )
-    trainer.settings = settings
+    trainer.settings, trainer.teacher = settings, teacher
     averages = settings.average_from < 1
     checkpoint = last_checkpoint(out / CHECKPOINTS, averages=averages)
     if averages:
@@ -174,24 +178,6 @@ def last_checkpoint(folder: Path, *, averages: bool = False) -> str | None:
             continue
         return str(checkpoint)
     return None
-
-
-class _BucketTrainer(Trainer):
-    """Trainer with length-bucketed batches, whose shares for each process we make ourselves."""
-
-    settings: TrainingSettings
-
-    def get_train_dataloader(self) -> BucketLoader:
-        assert isinstance(self.train_dataset, Encodings)
-        buckets = LengthBuckets(
-            self.train_dataset.lengths,
-            batch_size=self.settings.batch_size,
-            batch_tokens=self.settings.batch_tokens,
-            seed=self.settings.seed,
-            rank=self.args.process_index,
-            world=self.args.world_size,
-        )
-        return BucketLoader(self.train_dataset, batch_sampler=buckets, collate_fn=pad)
 
 
 def _refuse_if_taken(out: Path, settings: TrainingSettings) -> None:

@@ -1,0 +1,111 @@
+"""Learning from a teacher: the loss against its definition, and a student on a tiny model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from training.config import RunRecord, TrainingSettings
+from training.distillation import TEACHER_SHARE, TEMPERATURE, distillation_loss, load_teacher
+from training.errors import RunError
+from training.finetune import finetune
+from training.model import load_base, load_checkpoint
+from training.pattern import AttentionPattern
+from training.pruned_model import pruning_of
+from training.pruning import TokenPruning
+
+logit = st.floats(-10, 10, width=32)
+
+
+def softmax(logits: list[float], temperature: float) -> list[float]:
+    weights = [math.exp(x / temperature) for x in logits]
+    return [weight / sum(weights) for weight in weights]
+
+
+@given(st.data(), st.integers(1, 4), st.integers(2, 3))
+def test_the_loss_is_its_definition(data: st.DataObject, texts: int, classes: int) -> None:
+    row = st.lists(logit, min_size=classes, max_size=classes)
+    student = [data.draw(row) for _ in range(texts)]
+    teacher = [data.draw(row) for _ in range(texts)]
+    labels = [data.draw(st.integers(0, classes - 1)) for _ in range(texts)]
+    expected = 0.0
+    for s, t, label in zip(student, teacher, labels, strict=True):
+        hard = -math.log(softmax(s, 1.0)[label])
+        pairs = zip(softmax(t, TEMPERATURE), softmax(s, TEMPERATURE), strict=True)
+        soft = sum(p * math.log(p / q) for p, q in pairs)
+        expected += (1 - TEACHER_SHARE) * hard + TEACHER_SHARE * TEMPERATURE**2 * soft
+    loss = distillation_loss(torch.tensor(student), torch.tensor(teacher), torch.tensor(labels))
+    assert float(loss) == pytest.approx(expected / texts, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def settings(base: Path, train_tsv: Path, dev_tsv: Path) -> TrainingSettings:
+    return TrainingSettings(
+        data=(str(train_tsv),),
+        dev=(str(dev_tsv),),
+        base=str(base),
+        epochs=4,
+        learning_rate=5e-3,
+        batch_size=16,
+        max_tokens=24,
+        precision="fp32",
+    )
+
+
+@pytest.fixture(scope="module")
+def dense(settings: TrainingSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "dense"
+    finetune(settings, out)
+    return out
+
+
+def test_a_pruned_student_learns_from_the_run_it_started_from(
+    settings: TrainingSettings, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def recorded(logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        seen.append((logits.detach(), teacher_logits))
+        assert not teacher_logits.requires_grad
+        return distillation_loss(logits, teacher_logits, labels)
+
+    monkeypatch.setattr("training.trainer.distillation_loss", recorded)
+    student = replace(
+        settings,
+        base=str(dense),
+        teacher=str(dense),
+        pruning=TokenPruning((0.5,), floor=4),
+        epochs=1,
+    )
+    finetune(student, tmp_path / "student")
+    assert len(seen) == 15  # one a step
+    first, expected = seen[0]  # the head is kept: from the first step it says nearly the same
+    assert (first.argmax(1) == expected.argmax(1)).float().mean() > 0.7
+    record = RunRecord.load(tmp_path / "student")
+    assert record.settings == student
+    (dev,) = [key for key in record.history[-1] if key.endswith("dev.tsv")]
+    assert record.history[-1][dev]["accuracy"] > 0.85
+    model, _, _ = load_checkpoint(tmp_path / "student")
+    assert pruning_of(model) == student.pruning
+
+
+def test_a_teacher_that_does_not_fit(dense: Path, base: Path, tmp_path: Path) -> None:
+    _, tokenizer = load_base(str(base), ("negative", "positive"), AttentionPattern())
+    assert not any(
+        p.requires_grad
+        for p in load_teacher(dense, ("negative", "positive"), tokenizer).parameters()
+    )
+    with pytest.raises(RunError, match="tells negative, positive apart, the data have .* cat, dog"):
+        load_teacher(dense, ("cat", "dog"), tokenizer)
+    with pytest.raises(RunError, match="no finished run"):
+        load_teacher(tmp_path, ("negative", "positive"), tokenizer)
+    tokenizer.add_tokens(["another"])
+    with pytest.raises(RunError, match="another vocabulary"):
+        load_teacher(dense, ("negative", "positive"), tokenizer)
