@@ -12,18 +12,21 @@
 
 namespace crisp {
 
-// Upper bounds over all instruction sets, for the size of the scratch memory.
+// Bounds over all instruction sets, for the size of the scratch memory.
 constexpr int64_t kMaxPanel = 32;    // keys scored together: two vectors
+constexpr int64_t kMinPanel = 8;     // the same, of the narrowest vectors
 constexpr int64_t kMaxTileRows = 8;  // query rows computed together
 
 // Consecutive query rows of one sequence and head. Row numbers are positions in the sequence.
 struct QueryRows {
-  int64_t first_token;  // of the sequence, in the pack
-  int64_t length;       // of the sequence
+  int64_t first_token;    // of the sequence, in the pack
+  int64_t length;         // of the sequence
+  int64_t first_context;  // the row of `context` that belongs to the sequence's first query
   int64_t head;
   int64_t row_begin;
   int64_t row_end;
-  int64_t kept;           // keys to keep before ties; `length` where none is to be dropped
+  int64_t kept;    // what scores choose, before ties: of `length` keys, or of `blocks` blocks
+  int64_t blocks;  // blocks of the sequence where these rows choose among them, else 0
   float kept_deviations;  // where the kept-th score would lie, in standard deviations above the
                           // mean, if scores were normal: a first guess, of no effect on the result
 };
@@ -33,8 +36,9 @@ struct QueryRows {
 struct Chunk {
   const QueryRows* rows;
   int64_t count;
-  float* scratch;          // scratch_floats(longest sequence, head_size) floats, 64-byte aligned
-  float* received;         // this chunk's own sum, or null
+  float* scratch;   // scratch_floats(longest sequence, most blocks, head_size) floats, 64-byte
+                    // aligned
+  float* received;  // this chunk's own sum, or null; kMaxPanel floats longer than its tokens
   int64_t received_begin;  // the token that received[0] stands for
 };
 
@@ -44,9 +48,13 @@ static constexpr int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-// Packed keys, packed values and the scores of one tile of rows.
-static constexpr int64_t scratch_floats(int64_t longest, int64_t head_size) {
-  return round_up(longest, kMaxPanel) * (head_size + round_up(head_size, kMaxPanel) + kMaxTileRows);
+// What Workspace in kernel.cc lays out.
+static constexpr int64_t scratch_floats(int64_t longest, int64_t blocks, int64_t head_size) {
+  const int64_t keys = round_up(longest, kMaxPanel);
+  const int64_t wide = round_up(head_size, kMaxPanel);
+  const int64_t panel_lists = 4 * round_up(keys / kMinPanel, kMaxPanel);
+  const int64_t one_sequence = keys * (2 * wide + kMaxTileRows + 1) + panel_lists;
+  return one_sequence + round_up(blocks, kMaxPanel) * (wide + 2) + (kMaxTileRows + 1) * wide;
 }
 
 namespace avx512 {

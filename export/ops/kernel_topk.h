@@ -34,35 +34,35 @@ int64_t count_at_least(const float* scores, int64_t columns, float threshold) {
   return sum_of(count);
 }
 
-// A threshold that exactly the kept keys reach: the k-th highest score or, where nothing ties with
-// it, anything between it and the next lower one. `columns` is padded with -inf to whole panels,
-// and the highest score is finite.
+// A threshold that exactly the kept ones of `length` scores reach: the k-th highest or, where
+// nothing ties with it, anything between it and the next lower one. The scores are padded with -inf
+// to whole panels. Where one is NaN, the threshold means nothing.
 //
 // Narrows a bracket [low, high) of ranks, in which at least k scores reach `low` and fewer than k
 // reach `high`, until the count is k or the bracket holds one float. Guesses by interpolating the
 // counts; each third guess halves the bracket, which bounds the number of guesses by 3 x 32.
-float topk_threshold(const float* scores, const QueryRows& rows, float highest) {
-  const int64_t columns = round_up(rows.length, kLanes);
+float topk_threshold(const float* scores, int64_t length, const QueryRows& rows, float highest) {
+  const int64_t columns = round_up(length, kLanes);
   Floats sum = {};
   Floats squares = {};
   Floats lowest = all(kInfinity);
   const Ints lanes = lane_numbers();
   for (int64_t column = 0; column < columns; column += kLanes) {
     const Floats score = load(scores + column);
-    const Ints exists = lanes < static_cast<int32_t>(rows.length - column);
+    const Ints exists = lanes < static_cast<int32_t>(length - column);
     const Floats deviation = exists ? score - highest : Floats{};  // keeps the squares small
     sum += deviation;
     squares += deviation * deviation;
     lowest = exists & (score < lowest) ? score : lowest;
   }
-  const float mean = sum_of(sum) / static_cast<float>(rows.length);
-  const float variance = sum_of(squares) / static_cast<float>(rows.length) - mean * mean;
+  const float mean = sum_of(sum) / static_cast<float>(length);
+  const float variance = sum_of(squares) / static_cast<float>(length) - mean * mean;
   float guess =
       highest + mean + rows.kept_deviations * __builtin_sqrtf(variance > 0 ? variance : 0);
 
   int64_t low = rank_of(-maximum_of(-lowest));
   int64_t high = rank_of(highest) + 1;
-  int64_t count_low = rows.length;
+  int64_t count_low = length;
   int64_t count_high = 0;
   for (int round = 0; high - low > 1; ++round) {
     const bool interpolate = round % 3 != 2 && guess - guess == 0.0f;

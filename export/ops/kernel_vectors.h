@@ -1,5 +1,5 @@
-// Vectors of floats as wide as the instruction set allows, and exp of one. Part of kernel.cc:
-// compiled once for each instruction set, private to each.
+// Vectors of floats as wide as the instruction set allows, exp of one, and the transpose of a
+// square of them. Part of kernel.cc: compiled once for each instruction set, private to each.
 //
 // Written with the vector extensions of GCC and Clang, so that one source serves all of them.
 #pragma once
@@ -24,6 +24,9 @@ constexpr float kNaN = __builtin_nanf("");
 Floats load(const float* from) { return *reinterpret_cast<const UnalignedFloats*>(from); }
 void store(float* to, Floats value) { *reinterpret_cast<UnalignedFloats*>(to) = value; }
 Floats all(float value) { return value - Floats{}; }
+
+// The larger of two; `b` where either is NaN.
+Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 
 Ints lane_numbers() {
   Ints numbers;
@@ -50,29 +53,70 @@ int64_t sum_of(Ints value) {
   return sum;
 }
 
-// exp(x) for x <= 0 to a relative error of 2e-7, and 0 below -87.3, where e^x leaves the normal
-// floats. x = n ln 2 + r with |r| <= ln 2 / 2, and the Taylor series of e^r to r^7, whose remainder
-// is below 6e-9.
-Floats exp_of_nonpositive(Floats x) {
-  constexpr float kSmallest = -87.3f;
-  constexpr float kLog2E = 0x1.715476p+0f;
-  constexpr float kLn2High = 0x1.62e4p-1f;  // 15 bits: its product with n is exact
-  constexpr float kLn2Low = 0x1.7f7d1cp-20f;
-  constexpr float kShifter = 0x1.8p+23f;  // adding it rounds to an integer, kept in the low bits
-  const Floats clamped = x < kSmallest ? all(kSmallest) : x;
-  const Floats shifted = clamped * kLog2E + kShifter;
-  const Floats n = shifted - kShifter;
-  const Floats r = (clamped - n * kLn2High) - n * kLn2Low;
-  Floats series = r * (1.0f / 5040) + 1.0f / 720;
-  series = series * r + 1.0f / 120;
-  series = series * r + 1.0f / 24;
-  series = series * r + 1.0f / 6;
-  series = series * r + 1.0f / 2;
-  series = series * r + 1.0f;
-  series = series * r + 1.0f;
-  const Ints exponent = reinterpret_cast<Ints>(shifted) - reinterpret_cast<Ints>(all(kShifter));
-  const Floats power_of_two = reinterpret_cast<Floats>((exponent + 127) << 23);
-  return x < kSmallest ? Floats{} : series * power_of_two;
+// exp(scale x) for scale > 0 and x <= 0, to a relative error of 2e-7 beside that of the product,
+// and 0 below 2^-126, where it leaves the normal floats. NaN stays NaN.
+//
+// scale x log2(e) = n + f with n whole and |f| <= 1/2. 2^f is a polynomial that is exact at 0 and
+// off by at most 9e-8 elsewhere (minimax, by Lawson's iteration; 1.6e-7 once in floats).
+struct Exp {
+  explicit Exp(float scale) : factor(scale * kLog2E), smallest(all(-127.0f / factor)) {}
+
+  Floats operator()(Floats x) const {
+    // Adding it rounds to a whole number, kept in the low bits, here with the bias of exponents on
+    // top. n = -127 makes the exponent 0, and with it the result.
+    constexpr float kShifter = 0x1.8p+23f + 127;
+    const Floats clamped = larger(smallest, x);
+    const Floats shifted = clamped * factor + kShifter;
+    const Floats f = clamped * factor - (shifted - kShifter);
+    Floats series = f * 0x1.5bba14p-10f + 0x1.3cea88p-7f;
+    series = series * f + 0x1.c6b752p-5f;
+    series = series * f + 0x1.ebf9bcp-3f;
+    series = series * f + 0x1.62e42ap-1f;
+    series = series * f + 1.0f;
+    return series * reinterpret_cast<Floats>(reinterpret_cast<Ints>(shifted) << 23);
+  }
+
+  static constexpr float kLog2E = 0x1.715476p+0f;
+  float factor;
+  Floats smallest;
+};
+
+#if defined(__clang__)
+#define CRISP_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define CRISP_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Ints{__VA_ARGS__})
+#endif
+
+// The lower, or upper, halves of two vectors, lane by lane in turn.
+#if CRISP_VECTOR_BYTES == 16
+Floats zip_lower(Floats a, Floats b) { return CRISP_SHUFFLE(a, b, 0, 4, 1, 5); }
+Floats zip_upper(Floats a, Floats b) { return CRISP_SHUFFLE(a, b, 2, 6, 3, 7); }
+#elif CRISP_VECTOR_BYTES == 32
+Floats zip_lower(Floats a, Floats b) { return CRISP_SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+Floats zip_upper(Floats a, Floats b) { return CRISP_SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+#else
+Floats zip_lower(Floats a, Floats b) {
+  return CRISP_SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+Floats zip_upper(Floats a, Floats b) {
+  return CRISP_SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+#endif
+#undef CRISP_SHUFFLE
+
+// Rows become columns. Zipping the first half of the rows with the second moves one bit of the row
+// number into the lane number, so after log2(kLanes) times they have changed places.
+void transpose(Floats (&square)[kLanes]) {
+  for (int64_t times = 1; times < kLanes; times *= 2) {
+    Floats zipped[kLanes];
+#pragma GCC unroll 8
+    for (int64_t row = 0; row < kLanes / 2; ++row) {
+      zipped[2 * row] = zip_lower(square[row], square[row + kLanes / 2]);
+      zipped[2 * row + 1] = zip_upper(square[row], square[row + kLanes / 2]);
+    }
+#pragma GCC unroll 16
+    for (int64_t row = 0; row < kLanes; ++row) square[row] = zipped[row];
+  }
 }
 
 }  // namespace

@@ -14,6 +14,7 @@ struct Operands {
   int64_t num_heads;
   int64_t head_size;
   Pattern pattern;
+  Queries queries;
   float* context;
   float* received;  // null where nobody asks for it
 };

@@ -1,28 +1,12 @@
 // The ONNX Runtime side of the operator library: attributes and tensors in, Status out.
 // Everything that computes is in sparse_attention.h; nothing there knows of ONNX Runtime.
-#define ORT_API_MANUAL_INIT
-#include <onnxruntime_cxx_api.h>
-#undef ORT_API_MANUAL_INIT
-
-#include <exception>
-#include <stdexcept>
-#include <string>
-#include <vector>
-
+#include "ort_common.h"
 #include "sparse_attention.h"
 
 namespace crisp {
 namespace {
 
-static_assert(ORT_API_VERSION >= 17, "KernelContext_ParallelFor came with ONNX Runtime 1.17");
-
 constexpr const char* kDomain = "crisp";
-
-int64_t attribute(const Ort::ConstKernelInfo& info, const char* name, int64_t otherwise) {
-  int64_t value = 0;
-  Ort::Status status(Ort::GetApi().KernelInfoGetAttribute_int64(info, name, &value));
-  return status.IsOK() ? value : otherwise;
-}
 
 Pattern pattern_of(const Ort::ConstKernelInfo& info) {
   const std::string name = info.GetAttribute<std::string>("pattern");
@@ -35,9 +19,11 @@ Pattern pattern_of(const Ort::ConstKernelInfo& info) {
     pattern.kind = PatternKind::kBand;
   } else if (name == "block") {
     pattern.kind = PatternKind::kBlock;
+  } else if (name == "blocktopk") {
+    pattern.kind = PatternKind::kBlockTopK;
   } else {
-    throw std::invalid_argument("attribute pattern must be dense, topk, band or block, got '" +
-                                name + "'");
+    throw std::invalid_argument(
+        "attribute pattern must be dense, topk, band, block or blocktopk, got '" + name + "'");
   }
   pattern.density_num = attribute(info, "density_num", pattern.density_num);
   pattern.density_den = attribute(info, "density_den", pattern.density_den);
@@ -49,27 +35,12 @@ Pattern pattern_of(const Ort::ConstKernelInfo& info) {
   return pattern;
 }
 
-// Runs `body` and turns what it throws into a Status: no exception may cross ONNX Runtime's C API.
-template <typename Body>
-OrtStatusPtr status_of(Body body) noexcept {
-  const char* const prefix = "crisp::SparseAttention: ";
-  try {
-    body();
-    return nullptr;
-  } catch (const std::invalid_argument& error) {
-    return Ort::Status((prefix + std::string(error.what())).c_str(), ORT_INVALID_ARGUMENT)
-        .release();
-  } catch (const std::bad_alloc&) {
-    return Ort::Status("crisp::SparseAttention: out of memory", ORT_FAIL).release();
-  } catch (const std::exception& error) {
-    return Ort::Status((prefix + std::string(error.what())).c_str(), ORT_FAIL).release();
+Queries queries_of(const Ort::ConstKernelInfo& info) {
+  const std::string name = text_attribute(info, "queries", "all");
+  if (name != "all" && name != "first") {
+    throw std::invalid_argument("attribute queries must be all or first, got '" + name + "'");
   }
-}
-
-std::string text_of(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (const int64_t size : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
-  return text + "]";
+  return name == "all" ? Queries::kAll : Queries::kFirst;
 }
 
 class SparseAttentionKernel {
@@ -77,6 +48,7 @@ class SparseAttentionKernel {
   explicit SparseAttentionKernel(const OrtKernelInfo* handle) : isa_(choose_isa()) {
     const Ort::ConstKernelInfo info(handle);
     pattern_ = pattern_of(info);
+    queries_ = queries_of(info);
     num_heads_ = attribute(info, "num_heads", 0);
     if (num_heads_ < 1) {
       throw std::invalid_argument("attribute num_heads must be positive, got " +
@@ -85,7 +57,7 @@ class SparseAttentionKernel {
   }
 
   OrtStatusPtr ComputeV2(OrtKernelContext* handle) noexcept {
-    return status_of([&] { compute(Ort::KernelContext(handle)); });
+    return status_of("SparseAttention", [&] { compute(Ort::KernelContext(handle)); });
   }
 
  private:
@@ -112,7 +84,9 @@ class SparseAttentionKernel {
     operands.num_heads = num_heads_;
     operands.head_size = hidden / num_heads_;
     operands.pattern = pattern_;
-    operands.context = context.GetOutput(0, {tokens, hidden}).GetTensorMutableData<float>();
+    operands.queries = queries_;
+    const int64_t rows = queries_ == Queries::kFirst ? operands.batch : tokens;
+    operands.context = context.GetOutput(0, {rows, hidden}).GetTensorMutableData<float>();
     operands.received = nullptr;
     if (context.GetOutputCount() > 1) {
       Ort::UnownedValue received = context.GetOutput(1, {tokens});
@@ -129,6 +103,7 @@ class SparseAttentionKernel {
 
   Isa isa_;
   Pattern pattern_;
+  Queries queries_;
   int64_t num_heads_;
 };
 
@@ -138,7 +113,7 @@ class SparseAttentionKernel {
 OrtStatusPtr infer_shapes(const OrtCustomOp*, OrtShapeInferContext* context) noexcept {
   const OrtApi& api = Ort::GetApi();
   const auto check = [](OrtStatusPtr status) { Ort::ThrowOnError(status); };
-  return status_of([&] {
+  return status_of("SparseAttention", [&] {
     OrtTensorTypeAndShapeInfo* qkv = nullptr;  // the context's own
     check(api.ShapeInferContext_GetInputTypeShape(context, 0, &qkv));
     size_t rank = 0;
@@ -171,7 +146,7 @@ struct SparseAttentionOp
   const char* GetName() const { return "SparseAttention"; }
 
   OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
-    return status_of([&] { *kernel = new SparseAttentionKernel(info); });
+    return status_of("SparseAttention", [&] { *kernel = new SparseAttentionKernel(info); });
   }
 
   size_t GetInputTypeCount() const { return 2; }
@@ -201,12 +176,14 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
     return base->GetApi(1)->CreateStatus(ORT_FAIL, message.c_str());
   }
   Ort::InitApi(api);
-  return crisp::status_of([&] {
+  return crisp::status_of("SparseAttention", [&] {
     // One domain for all sessions. They hold bare pointers to it and may outlive every static
     // object of this library, so it is never freed.
     static const Ort::CustomOpDomain* const domain = [] {
       auto* made = new Ort::CustomOpDomain(crisp::kDomain);
       made->Add(new crisp::SparseAttentionOp());
+      crisp::add_prune_operator(*made);
+      crisp::add_row_operators(*made);
       return made;
     }();
     Ort::UnownedSessionOptions(options).Add(*domain);

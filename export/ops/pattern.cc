@@ -11,12 +11,23 @@ void require(bool condition, const char* rule, int64_t value) {
   if (!condition) throw std::invalid_argument(rule + (", got " + std::to_string(value)));
 }
 
+int64_t share_of(const Pattern& pattern, int64_t count) {
+  if (pattern.k > 0) return std::min(pattern.k, count);
+  const int64_t rounded_up =
+      (pattern.density_num * count + pattern.density_den - 1) / pattern.density_den;
+  return std::max<int64_t>(1, rounded_up);
+}
+
 }  // namespace
 
 void check_pattern(const Pattern& pattern) {
   switch (pattern.kind) {
     case PatternKind::kDense:
       return;
+    case PatternKind::kBlockTopK:
+      require(pattern.size >= 1, "pattern blocktopk: attribute size must be positive",
+              pattern.size);
+      [[fallthrough]];
     case PatternKind::kTopK:
       require(pattern.k >= 0, "attribute k must not be negative", pattern.k);
       if (pattern.k > 0) return;
@@ -50,11 +61,14 @@ VisibleKeys visible_keys(const Pattern& pattern, int64_t query, int64_t length) 
 }
 
 int64_t kept_keys(const Pattern& pattern, int64_t length) {
-  if (pattern.kind != PatternKind::kTopK) return length;
-  if (pattern.k > 0) return std::min(pattern.k, length);
-  const int64_t rounded_up =
-      (pattern.density_num * length + pattern.density_den - 1) / pattern.density_den;
-  return std::max<int64_t>(1, rounded_up);
+  return pattern.kind == PatternKind::kTopK ? share_of(pattern, length) : length;
 }
+
+int64_t block_count(const Pattern& pattern, int64_t length) {
+  if (pattern.kind != PatternKind::kBlockTopK || length == 0) return 0;
+  return (length - 1) / pattern.size + 1;
+}
+
+int64_t kept_blocks(const Pattern& pattern, int64_t blocks) { return share_of(pattern, blocks); }
 
 }  // namespace crisp

@@ -12,9 +12,11 @@
 namespace crisp {
 namespace {
 
-constexpr int64_t kRowsPerItem = 24;       // a multiple of every kernel's rows per tile
-constexpr int64_t kMaxChunks = 128;        // enough to balance many threads
-constexpr int64_t kMinChunkCost = 200000;  // multiply-adds, some ten microseconds
+constexpr int64_t kRowStep = 24;                  // a multiple of every kernel's rows per tile
+constexpr int64_t kPackingShare = 24;             // a chunk computes this many times what it packs
+constexpr int64_t kMaxChunks = 64;                // enough to balance many threads
+constexpr int64_t kMinChunkCost = 1000000;        // multiply-adds, some forty microseconds
+constexpr int64_t kLargestKeptScratch = 4000000;  // floats that a thread holds on to between calls
 
 // The point of the standard normal distribution that a share `tail` of it exceeds, to 5e-4.
 // Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.23.
@@ -26,42 +28,86 @@ float normal_deviations(double tail) {
   return static_cast<float>(t - numerator / denominator);
 }
 
-// An estimate, only to balance the chunks.
-int64_t cost_of_row(const Operands& operands, int64_t length) {
-  const Pattern& pattern = operands.pattern;
-  int64_t local = length;
-  if (pattern.kind == PatternKind::kBand) local = std::min(length, pattern.window);
-  if (pattern.kind == PatternKind::kBlock) local = std::min(length, pattern.size);
-  const int64_t keys = std::min(length, local + std::min(length, pattern.globals));
-  return (keys + 8) * 2 * operands.head_size;
+// Keys that a query looks at, some blocks more or less.
+int64_t seen_keys(const Pattern& pattern, int64_t length, int64_t blocks, int64_t kept) {
+  const auto within = [length](int64_t keys) { return std::min(length, keys); };
+  switch (pattern.kind) {
+    case PatternKind::kBand:
+      return within(within(pattern.window) + within(pattern.globals));
+    case PatternKind::kBlock:
+      return within(within(pattern.size) + within(pattern.globals));
+    case PatternKind::kBlockTopK:
+      return blocks > 0 ? within((kept + 2) * pattern.size) : length;
+    case PatternKind::kDense:
+    case PatternKind::kTopK:
+      break;
+  }
+  return length;
+}
+
+// Estimates in multiply-adds, only to cut the work: exp takes about as long as 16 of them,
+// selecting by score as 32, and moving a float into its place as 8.
+int64_t cost_of_row(const Operands& operands, int64_t keys) {
+  const int64_t selection = operands.pattern.kind == PatternKind::kTopK ? 32 : 0;
+  return (keys + 8) * (2 * operands.head_size + 16 + selection);
+}
+
+int64_t cost_of_packing(const Operands& operands, int64_t length) {
+  return length * 2 * operands.head_size * 8;
 }
 
 struct Schedule {
   std::vector<QueryRows> items;
   std::vector<size_t> chunk_begins;  // into items; one more than there are chunks
   int64_t longest = 0;
+  int64_t most_blocks = 0;
 };
+
+// Rows of one item, such that packing costs little beside them; whole blocks where rows choose.
+int64_t rows_per_item(const Operands& operands, const QueryRows& rows, int64_t row_cost) {
+  const int64_t enough = kPackingShare * cost_of_packing(operands, rows.length) / row_cost + 1;
+  const int64_t items = std::max<int64_t>(1, rows.length / enough);
+  const int64_t even = (rows.length + items - 1) / items;
+  return round_up(even, rows.blocks > 0 ? operands.pattern.size : kRowStep);
+}
 
 // Sequence by sequence, head by head, so that a chunk packs each head's keys once. Depends on the
 // sizes alone, never on the number of threads, and so do the results.
 Schedule schedule_of(const Operands& operands) {
+  const Pattern& pattern = operands.pattern;
+  const bool first_only = operands.queries == Queries::kFirst;
   Schedule schedule;
+  schedule.items.reserve(static_cast<size_t>(operands.batch * operands.num_heads));
   std::vector<int64_t> costs;
+  costs.reserve(schedule.items.capacity());
   int64_t total = 0;
   for (int64_t sequence = 0; sequence < operands.batch; ++sequence) {
     QueryRows rows{};
     rows.first_token = operands.cu_seqlens[sequence];
     rows.length = operands.cu_seqlens[sequence + 1] - rows.first_token;
     if (rows.length == 0) continue;
-    rows.kept = kept_keys(operands.pattern, rows.length);
-    rows.kept_deviations = normal_deviations((rows.kept - 0.5) / static_cast<double>(rows.length));
+    rows.first_context = first_only ? sequence : rows.first_token;
+    rows.kept = kept_keys(pattern, rows.length);
+    const int64_t blocks = first_only ? 0 : block_count(pattern, rows.length);
+    if (blocks > 0 && kept_blocks(pattern, blocks) < blocks) {
+      rows.blocks = blocks;
+      rows.kept = kept_blocks(pattern, blocks);
+    }
+    const int64_t candidates = rows.blocks > 0 ? rows.blocks : rows.length;
+    rows.kept_deviations =
+        normal_deviations((static_cast<double>(rows.kept) - 0.5) / static_cast<double>(candidates));
     schedule.longest = std::max(schedule.longest, rows.length);
-    const int64_t row_cost = cost_of_row(operands, rows.length);
+    schedule.most_blocks = std::max(schedule.most_blocks, rows.blocks);
+    const int64_t row_cost =
+        cost_of_row(operands, seen_keys(pattern, rows.length, rows.blocks, rows.kept));
+    const int64_t item_rows = rows_per_item(operands, rows, row_cost);
+    const int64_t end = first_only ? 1 : rows.length;
     for (rows.head = 0; rows.head < operands.num_heads; ++rows.head) {
-      for (rows.row_begin = 0; rows.row_begin < rows.length; rows.row_begin = rows.row_end) {
-        rows.row_end = std::min(rows.length, rows.row_begin + kRowsPerItem);
+      for (rows.row_begin = 0; rows.row_begin < end; rows.row_begin = rows.row_end) {
+        rows.row_end = std::min(end, rows.row_begin + item_rows);
         schedule.items.push_back(rows);
-        costs.push_back((rows.row_end - rows.row_begin) * row_cost);
+        costs.push_back((rows.row_end - rows.row_begin) * row_cost +
+                        cost_of_packing(operands, rows.length));
         total += costs.back();
       }
     }
@@ -77,13 +123,46 @@ Schedule schedule_of(const Operands& operands) {
   return schedule;
 }
 
-// Memory for one chunk, aligned to a cache line; its contents are undefined.
-std::unique_ptr<float, decltype(&std::free)> allocate_scratch(int64_t floats) {
-  const size_t bytes =
-      static_cast<size_t>(round_up(std::max<int64_t>(floats, 1), 16)) * sizeof(float);
-  auto* memory = static_cast<float*>(std::aligned_alloc(64, bytes));
-  if (memory == nullptr) throw std::bad_alloc();
-  return {memory, &std::free};
+// A thread's memory for its chunks, aligned to a cache line; its contents are undefined. Kept from
+// call to call: fresh memory costs a page fault every 4 kB.
+class Scratch {
+ public:
+  // Throws std::bad_alloc.
+  float* floats(int64_t count) {
+    if (count > capacity_) {
+      const int64_t wanted = round_up(count + count / 4, 16);
+      memory_.reset();
+      capacity_ = 0;
+      memory_.reset(
+          static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(wanted) * sizeof(float))));
+      if (memory_ == nullptr) throw std::bad_alloc();
+      capacity_ = wanted;
+    }
+    return memory_.get();
+  }
+
+  void release_if_large() {
+    if (capacity_ <= kLargestKeptScratch) return;
+    memory_.reset();
+    capacity_ = 0;
+  }
+
+ private:
+  struct Free {
+    void operator()(float* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<float, Free> memory_;
+  int64_t capacity_ = 0;
+};
+
+// A sequence without tokens has no first query: its row of the context is zero.
+void clear_empty_sequences(const Operands& operands) {
+  const int64_t hidden = operands.num_heads * operands.head_size;
+  for (int64_t sequence = 0; sequence < operands.batch; ++sequence) {
+    if (operands.cu_seqlens[sequence] == operands.cu_seqlens[sequence + 1]) {
+      std::fill_n(operands.context + sequence * hidden, hidden, 0.0f);
+    }
+  }
 }
 
 }  // namespace
@@ -107,6 +186,7 @@ void check_cu_seqlens(const int32_t* cu_seqlens, int64_t count, int64_t tokens) 
 }
 
 void sparse_attention(const Operands& operands, Isa isa, const ParallelFor& parallel_for) {
+  if (operands.queries == Queries::kFirst) clear_empty_sequences(operands);
   const Schedule schedule = schedule_of(operands);
   const size_t chunks = schedule.chunk_begins.size() - 1;
   const int64_t tokens = operands.cu_seqlens[operands.batch];
@@ -124,20 +204,23 @@ void sparse_attention(const Operands& operands, Isa isa, const ParallelFor& para
     work[i].received = nullptr;
     work[i].received_begin = first.first_token;
     if (operands.received != nullptr) {
-      received[i].resize(static_cast<size_t>(last.first_token + last.length - first.first_token));
+      received[i].resize(
+          static_cast<size_t>(last.first_token + last.length - first.first_token + kMaxPanel));
       work[i].received = received[i].data();
     }
   }
 
   const AttendChunk attend_chunk = kernel_for(isa);
-  const int64_t scratch = scratch_floats(schedule.longest, operands.head_size);
+  const int64_t scratch =
+      scratch_floats(schedule.longest, schedule.most_blocks, operands.head_size);
   std::atomic<bool> out_of_memory{false};
   const auto task = [&](size_t i) {
     try {
-      const auto memory = allocate_scratch(scratch);
+      thread_local Scratch memory;
       Chunk chunk = work[i];
-      chunk.scratch = memory.get();
+      chunk.scratch = memory.floats(scratch);
       attend_chunk(operands, chunk);
+      memory.release_if_large();
     } catch (const std::bad_alloc&) {
       out_of_memory = true;
     }
@@ -153,7 +236,8 @@ void sparse_attention(const Operands& operands, Isa isa, const ParallelFor& para
   std::fill_n(operands.received, tokens, 0.0f);
   for (size_t i = 0; i < chunks; ++i) {
     float* to = operands.received + work[i].received_begin;
-    for (size_t token = 0; token < received[i].size(); ++token) to[token] += received[i][token];
+    const size_t count = received[i].size() - kMaxPanel;
+    for (size_t token = 0; token < count; ++token) to[token] += received[i][token];
   }
   const float per_head = 1.0f / static_cast<float>(operands.num_heads);
   for (int64_t token = 0; token < tokens; ++token) operands.received[token] *= per_head;

@@ -2,9 +2,16 @@
 //
 //   qkv        [T, 3H]  rows of q (H) | k (H) | v (H), each `num_heads` heads of `head_size`
 //   cu_seqlens [B + 1]  offsets of the B sequences: first 0, last T, non-decreasing
-//   context    [T, H]   softmax over the kept keys of q.k / sqrt(head_size), times v
+//   context    [T, H]   softmax over the kept keys of q.k / sqrt(head_size), times v; where only
+//                       the first token of each sequence queries: [B, H], zeros for an empty one
 //   received   [T]      optional: probability that a token received, summed over the queries of
-//                       its sequence and averaged over heads, so that it sums to L per sequence
+//                       its sequence and averaged over heads, so that it sums to the number of
+//                       queries per sequence
+//
+// Pattern blocktopk cuts the L tokens of a sequence into N = ceil(L / size) blocks of consecutive
+// ones. For each head, a block of queries scores every block of keys by the dot product of the mean
+// query and the mean key, and keeps the k highest with all that tie with the k-th, itself, and the
+// first block. Its queries see the keys of the blocks kept; the sequence's first query sees all.
 //
 // Non-finite input is defined, and never reaches another sequence:
 // - A query row of which any visible score is NaN, or whose highest is +inf, or whose scores are
@@ -12,6 +19,8 @@
 //   received.
 // - A key whose probability is zero (dropped, a score of -inf, or below about 1e-38) contributes
 //   nothing, not even where its value is inf or NaN.
+// - A block of queries of which any block score is NaN keeps every block. An infinite score is the
+//   highest, or the lowest, of all.
 #pragma once
 
 #include <stdint.h>

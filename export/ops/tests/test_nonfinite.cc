@@ -12,8 +12,13 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
-const std::vector<Pattern> kPatterns = {dense(), topk_by_density(1, 5), topk_by_number(3),
-                                        band(9, 1), block(8, 2)};
+const std::vector<Pattern> kPatterns = {dense(),
+                                        topk_by_density(1, 5),
+                                        topk_by_number(3),
+                                        band(9, 1),
+                                        block(8, 2),
+                                        blocktopk_by_number(8, 2),
+                                        blocktopk_by_density(1, 1, 4)};
 
 void check_against_reference(const Problem& problem) {
   CAPTURE(text_of(problem));

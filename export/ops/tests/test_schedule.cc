@@ -38,6 +38,7 @@ Solution solve_on_threads(const Problem& problem, Isa isa, unsigned threads, siz
                              problem.num_heads,
                              problem.head_size,
                              problem.pattern,
+                             problem.queries,
                              solution.context.data(),
                              solution.received.data()};
   sparse_attention(operands, isa, [&](size_t tasks, const std::function<void(size_t)>& task) {
@@ -56,10 +57,11 @@ Solution solve_on_threads(const Problem& problem, Isa isa, unsigned threads, siz
 
 TEST_CASE("the number of threads does not change a bit, and all shapes of work are shared") {
   const std::vector<int64_t> many_short(200, 13);
-  for (const Pattern& pattern : {dense(), topk_by_density(1, 5), band(33, 2)}) {
+  for (const Pattern& pattern :
+       {dense(), topk_by_density(1, 5), band(33, 2), blocktopk_by_number(32, 2)}) {
     for (const Problem& problem :
-         {random_problem({700}, 1, 32, pattern), random_problem(many_short, 4, 32, pattern),
-          random_problem({300, 1, 1, 90}, 2, 64, pattern)}) {
+         {random_problem({700}, 8, 32, pattern), random_problem(many_short, 4, 32, pattern),
+          random_problem({300, 1, 1, 90}, 6, 64, pattern)}) {
       for (const Isa isa : supported_isas()) {
         size_t tasks = 0;
         const Solution alone = solve_on_threads(problem, isa, 1, tasks);
@@ -73,7 +75,8 @@ TEST_CASE("the number of threads does not change a bit, and all shapes of work a
 }
 
 TEST_CASE("a sequence's result does not depend on what it is batched with") {
-  for (const Pattern& pattern : {dense(), topk_by_density(1, 5), band(9, 1), block(8, 1)}) {
+  for (const Pattern& pattern :
+       {dense(), topk_by_density(1, 5), band(9, 1), block(8, 1), blocktopk_by_number(16, 2)}) {
     const Problem batch = random_problem({31, 64, 7, 200}, 2, 32, pattern);
     for (const Isa isa : supported_isas()) {
       const Solution together = solve(batch, isa);
