@@ -15,8 +15,10 @@ faster depends on the batch: both are made.
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +36,6 @@ from export.bench.weights import packed_config, packed_weights
 from export.errors import ExportError, ModelFolderError, ParityError
 from export.manifest import ModelFolder
 from export.parity import FP32_TOLERANCE
-from export.quantize import without_preprocessing_advice
 from training.model import load_checkpoint
 
 OPSET = 17  # the first with LayerNormalization
@@ -252,8 +253,23 @@ def _fuse(
     return fused
 
 
+@contextmanager
+def _without_preprocessing_advice() -> Iterator[None]:
+    """Silences what quantize_dynamic logs about pre-processing: these graphs need none."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "pre-process" not in record.getMessage()
+
+    logger = logging.getLogger()
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
+
+
 def _quantize(source: Path, target: Path) -> None:
-    with without_preprocessing_advice():
+    with _without_preprocessing_advice():
         # The type of tensors behind the fused operators, which the quantiser does not know.
         extra = {"DefaultTensorType": onnx.TensorProto.FLOAT}
         quantize_dynamic(source, target, extra_options=extra)

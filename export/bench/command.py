@@ -114,6 +114,7 @@ def bench(
     output, picture = output_file(json_file), inputs.plot_file(plot)
     folders = inputs.model_folders(model)
     labelled = inputs.labelled_texts(accuracy, folders)
+    texts = inputs.calibration_texts(calibration)
     from export.bench.contenders import Options
     from training.machine import environment
 
@@ -126,7 +127,7 @@ def bench(
             temporary=Path(temporary),
             run=run,
             peers=others,
-            calibration=calibration,
+            calibration=texts,
         )
         given = {"threads": threads, "seconds": seconds, "rounds": rounds, "seed": seed}
         result = _report(console, folders, options, chosen, labelled, given, environment(), profile)

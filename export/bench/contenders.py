@@ -33,6 +33,7 @@ from export.errors import ExportError
 from export.manifest import ModelFolder
 from export.op_library import OpLibrary, make_session
 from export.packing import pack
+from training.data import LabelledTexts
 
 STOCK_FP32, STOCK_INT8 = "stock fp32", "stock int8"
 
@@ -62,7 +63,7 @@ class Options:
     temporary: Path
     run: Path | None = None
     peers: Sequence[str] = ()
-    calibration: Sequence[str] | None = None
+    calibration: Sequence[LabelledTexts] = ()
     progress: Callable[[str], None] = field(default=lambda _: None)
 
 

@@ -47,6 +47,11 @@ def labelled_texts(
     return [read_examples(file, split="validation", label_names=first.labels) for file in files]
 
 
+def calibration_texts(files: Sequence[str] | None) -> list[LabelledTexts]:
+    """The texts of --calibration. Raises DataError where one is not readable."""
+    return [read_examples(file) for file in files or ()]
+
+
 def plot_file(path: Path | None) -> Path | None:
     """`path`, if it can be drawn into. Raises typer.BadParameter, before any long work."""
     if path is None:

@@ -100,6 +100,7 @@ def measure(
         following = min(waiting, key=lambda name: stages[name].spent)
         advance(sum(done.values()) / len(done), following)
         stages[following].play(random)
+    advance(1.0, "done")
     return {name: stage.rounds for name, stage in stages.items()}
 
 

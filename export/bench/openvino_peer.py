@@ -3,10 +3,11 @@
 Settings are those that their documentation advises for latency on a CPU: the model converted from
 torch with its scaled-dot-product attention, which OpenVINO fuses; the LATENCY hint; as many threads
 as the others; fp32 arithmetic where the model is fp32. Threads are not bound to cores, since those
-of the others aren't: on a machine that is not quite idle, bound ones wait for a taken core. NNCF gets `model_type` TRANSFORMER, its
-default preset for it (symmetric weights, asymmetric activations, SmoothQuant), and real texts.
-Shapes are dynamic: OpenVINO compiles for each shape that it meets and keeps that, so a shape is run
-once, untimed, before its first timed run, as in a service that has been up for a while.
+of the others aren't: on a machine that is not quite idle, bound ones wait for a taken core. NNCF
+gets `model_type` TRANSFORMER, its default preset for it (symmetric weights, asymmetric activations,
+SmoothQuant), and real texts. Shapes are dynamic: OpenVINO compiles for each shape that it meets and
+keeps that, so a shape is run once, untimed, before its first timed run, as in a service that has
+been up for a while.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 encode = encoder(folder)
 encode(["A warm, funny film."])               # [[101, 1037, 4010, ...]]
-calibration_texts(encode, None, limit=512)    # token ids of the sentences of examples/, and longer
+calibration_texts(encode, [])                 # token ids of the sentences of examples/, and longer
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from export.bench.workloads import IMDB
 from export.errors import ModelFolderError
 from export.manifest import ModelFolder
-from training.data import read_examples
+from training.data import LabelledTexts, read_examples
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "train.tsv"
 LONGER_TEXTS = 36  # made of the examples' 64 sentences: 100 in all
@@ -44,18 +44,18 @@ def encoder(folder: ModelFolder) -> Encode:
 
 
 def calibration_texts(
-    encode: Encode, files: Sequence[str] | None, *, seed: int = 0
+    encode: Encode, given: Sequence[LabelledTexts], *, seed: int = 0
 ) -> tuple[list[list[int]], str]:
     """Token ids of texts to calibrate on, and where they come from in words.
 
-    Of `files`, at most CALIBRATION_TEXTS, evenly spaced; without files the sentences of examples/,
-    and LONGER_TEXTS of them joined in random order to the lengths of reviews. Labels are not
-    looked at. Raises DataError where a file is not readable.
+    Of those that are given, at most CALIBRATION_TEXTS, evenly spaced; where there are none, the
+    sentences of examples/, and LONGER_TEXTS made of them, in random order, as long as reviews.
+    Labels are not looked at.
     """
-    if files:
-        texts = [e.text for file in files for e in read_examples(file).examples]
+    if given:
+        texts = [example.text for some in given for example in some.examples]
         texts = texts[:: -(-len(texts) // CALIBRATION_TEXTS)]
-        return encode(texts), f"{len(texts)} texts of {', '.join(files)}"
+        return encode(texts), f"{len(texts)} texts of {', '.join(some.name for some in given)}"
     sentences = [example.text for example in read_examples(EXAMPLES).examples]
     random = np.random.default_rng(seed)
     longer = []

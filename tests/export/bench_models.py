@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from export import manifest
@@ -29,6 +30,21 @@ def classifier(seed: int = 0, **settings: int) -> DistilBertForSequenceClassific
     return model.eval()
 
 
+def write_tokenizer(file: Path, vocabulary: int) -> None:
+    """A tokenizer whose pieces are single letters: 56 of them, special ones included."""
+    words = {f"##{letter}": 4 + i for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+    words |= {letter: 4 + len(words) + i for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+    special = {name: i for i, name in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]"))}
+    assert len(special) + len(words) <= vocabulary
+    tokenizer = Tokenizer(models.WordPiece({**special, **words}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(file))
+
+
 def write_folder(
     path: Path,
     model: DistilBertForSequenceClassification,
@@ -39,7 +55,7 @@ def write_folder(
     path.mkdir()
     graph = packed_graph(weights_of(model), model.config, pattern)
     onnx.save(quantize(graph) if precision == "int8" else graph, path / "model.onnx")
-    (path / "tokenizer.json").write_text("{}")
+    write_tokenizer(path / "tokenizer.json", model.config.vocab_size)
     facts = manifest.Manifest(
         name=path.name,
         labels=("negative", "positive"),

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from transformers import DistilBertForSequenceClassification
 
 from export.bench.baseline import (
+    FUSIONS,
     Baseline,
     classifier_of_folder,
     classifier_of_run,
@@ -113,26 +114,31 @@ TOKENIZER = (
 )
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_every_attention_is_fused(
-    graphs: Baseline, model: DistilBertForSequenceClassification
+    graphs: Baseline, model: DistilBertForSequenceClassification, fusion: str
 ) -> None:
-    layers = model.config.n_layers
-    assert operators(graphs.fp32)["Attention"] == layers == graphs.fused["Attention"]
-    assert "Softmax" not in operators(graphs.fp32)
+    layers, found = model.config.n_layers, operators(graphs.fp32[fusion])
+    assert found[fusion] == layers == graphs.fused[fusion][fusion]
+    assert [other for other in FUSIONS if found[other]] == [fusion]
+    assert "Softmax" not in found
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_int8_quantises_every_linear(
-    graphs: Baseline, model: DistilBertForSequenceClassification
+    graphs: Baseline, model: DistilBertForSequenceClassification, fusion: str
 ) -> None:
-    found = operators(graphs.int8)
-    assert found["QAttention"] == model.config.n_layers
+    found, layers = operators(graphs.int8[fusion]), model.config.n_layers
+    inside = fusion == "Attention"  # q, k and v are then in one operator with the attention
+    assert found["QAttention"] == layers * inside
     # out, lin1 and lin2 of each layer, and the head's two.
-    assert found["MatMulInteger"] == 3 * model.config.n_layers + 2
+    assert found["MatMulInteger"] == (3 if inside else 6) * layers + 2
     assert not found["MatMul"] + found["Gemm"]
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_logits_are_those_of_torch_whatever_the_padding(
-    graphs: Baseline, model: DistilBertForSequenceClassification
+    graphs: Baseline, model: DistilBertForSequenceClassification, fusion: str
 ) -> None:
     random = np.random.default_rng(1)
     sequences = [random.integers(0, 100, length).tolist() for length in (3, 40, 1, 17)]
@@ -140,26 +146,26 @@ def test_logits_are_those_of_torch_whatever_the_padding(
         expected = np.stack(
             [model(input_ids=torch.tensor([ids])).logits[0].numpy() for ids in sequences]
         )
-    (fp32,) = stock_session(graphs.fp32).run(["logits"], padded(sequences))
-    (int8,) = stock_session(graphs.int8).run(["logits"], padded(sequences))
+    (fp32,) = stock_session(graphs.fp32[fusion]).run(["logits"], padded(sequences))
+    (int8,) = stock_session(graphs.int8[fusion]).run(["logits"], padded(sequences))
     assert np.abs(fp32 - expected).max() <= 1e-4 * max(1, np.abs(expected).max())
     assert np.abs(int8 - expected).max() < 0.5 * np.abs(expected).max()
     without_mask = padded(sequences)
     without_mask["attention_mask"][:] = 1
-    (unmasked,) = stock_session(graphs.fp32).run(["logits"], without_mask)
+    (unmasked,) = stock_session(graphs.fp32[fusion]).run(["logits"], without_mask)
     assert np.abs(unmasked - expected).max() > 0.01, "the mask must matter for this test to tell"
 
 
 def test_a_baseline_that_differs_from_torch_is_refused(
     graphs: Baseline, model: DistilBertForSequenceClassification
 ) -> None:
-    difference_from_torch(model, graphs.fp32, allowed=1e-4)
+    difference_from_torch(model, graphs.fp32["Attention"], allowed=1e-4)
     with pytest.raises(ParityError, match="the baseline differs from torch"):
-        difference_from_torch(model, graphs.int8, allowed=1e-4)
+        difference_from_torch(model, graphs.int8["Attention"], allowed=1e-4)
     broken = classifier()
     torch.nn.init.constant_(broken.classifier.bias, torch.nan)
     with pytest.raises(ParityError, match="by nan"):
-        difference_from_torch(broken, graphs.fp32, allowed=1e-4)
+        difference_from_torch(broken, graphs.fp32["Attention"], allowed=1e-4)
 
 
 def test_a_baseline_without_fused_attention_is_refused(
@@ -175,7 +181,7 @@ def test_a_baseline_without_fused_attention_is_refused(
 def test_a_graph_that_export_did_not_make_is_refused(tmp_path: Path, graphs: Baseline) -> None:
     folder = write_folder(tmp_path / "folder", classifier(), TOPK)
     foreign = ModelFolder(folder.path, folder.manifest)
-    foreign.model.write_bytes(graphs.fp32.read_bytes())
+    foreign.model.write_bytes(graphs.fp32["Attention"].read_bytes())
     with pytest.raises(ModelFolderError, match="cannot read the weights back"):
         classifier_of_folder(foreign)
 
