@@ -2,9 +2,9 @@
 
 Its kernels for u8 by s8 without VNNI add two products at 16 bits (vpmaddubsw): more than 32,767 is
 cut off. With the session option session.x64quantprecision, on such processors it takes s8 weights
-beyond -64 ... 63 as u8, whose kernels are exact and slower. Compares the int32 sums of MatMulInteger
-with exact ones, for bytes drawn over the full range and for normal ones, which is what activations
-and weights look like.
+beyond -64 ... 63 as u8, whose kernels are exact and slower. This compares the int32 sums of
+MatMulInteger with exact ones, for bytes drawn over the full range and for normal ones, which is
+what activations and weights look like.
 
     .venv/bin/python export/ops/bench/int8_saturation.py
 """
