@@ -107,35 +107,28 @@ class SparseAttentionKernel {
   int64_t num_heads_;
 };
 
-// Without the shapes of its outputs ONNX Runtime loses their ranks, and with them its fusions.
-// In terms of the C API: ShapeInferContext of the C++ headers up to 1.21 writes a symbolic
-// dimension as -2, which later runtimes refuse.
-OrtStatusPtr infer_shapes(const OrtCustomOp*, OrtShapeInferContext* context) noexcept {
-  const OrtApi& api = Ort::GetApi();
-  const auto check = [](OrtStatusPtr status) { Ort::ThrowOnError(status); };
-  return status_of("SparseAttention", [&] {
-    OrtTensorTypeAndShapeInfo* qkv = nullptr;  // the context's own
-    check(api.ShapeInferContext_GetInputTypeShape(context, 0, &qkv));
-    size_t rank = 0;
-    check(api.GetDimensionsCount(qkv, &rank));
-    if (rank != 2) return;  // unknown, or wrong: then compute() refuses it
-    int64_t sizes[2];
-    const char* symbols[2];
-    check(api.GetDimensions(qkv, sizes, rank));
-    check(api.GetSymbolicDimensions(qkv, symbols, rank));
+bool first_queries_only(OrtShapeInferContext* context) {
+  const OrtOpAttr* attribute = nullptr;  // the context's own
+  Ort::Status found(Ort::GetApi().ShapeInferContext_GetAttribute(context, "queries", &attribute));
+  char text[sizeof("first")] = {};  // a longer text is another one
+  size_t size = 0;
+  if (!found.IsOK()) return false;
+  Ort::Status read(
+      Ort::GetApi().ReadOpAttr(attribute, ORT_OP_ATTR_STRING, text, sizeof(text), &size));
+  return read.IsOK() && std::string(text) == "first";
+}
 
-    const int64_t shape[2] = {sizes[0], sizes[1] > 0 ? sizes[1] / 3 : -1};
-    const char* names[2] = {symbols[0], ""};
-    for (const size_t output : {0, 1}) {  // [T, H] and [T]
-      OrtTensorTypeAndShapeInfo* made = nullptr;
-      check(api.CreateTensorTypeAndShapeInfo(&made));
-      const Ort::TensorTypeAndShapeInfo info(made);  // releases it
-      check(api.SetTensorElementType(info, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT));
-      check(api.SetDimensions(info, shape, rank - output));
-      check(api.SetSymbolicDimensions(info, names, rank - output));
-      Ort::Status set(api.ShapeInferContext_SetOutputTypeShape(context, output, info));
-      if (output == 0) Ort::ThrowOnError(set.release());  // the node may lack the second
-    }
+OrtStatusPtr infer_shapes(const OrtCustomOp*, OrtShapeInferContext* context) noexcept {
+  return status_of("SparseAttention", [&] {
+    const InferredShape qkv = input_shape(context, 0);
+    if (qkv.sizes.size() != 2) return;  // unknown, or wrong: then compute() refuses it
+    const bool first_only = first_queries_only(context);
+    const int64_t hidden = qkv.sizes[1] > 0 ? qkv.sizes[1] / 3 : -1;
+    set_output_shape(context, 0, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+                     {{first_only ? -1 : qkv.sizes[0], hidden},
+                      {first_only ? "" : qkv.symbols[0], ""}});  // [B, H] or [T, H]
+    set_output_shape(context, 1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+                     {{qkv.sizes[0]}, {qkv.symbols[0]}});
   });
 }
 

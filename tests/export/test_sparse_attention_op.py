@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -64,7 +65,9 @@ def model(
 ) -> onnx.ModelProto:
     """A model of one node; `attributes` replace those that belong to the pattern."""
     shapes = {"context": ["T" if queries == "all" else "B", "H"], "received": ["T"]}
-    settings = attention_attributes(pattern, num_heads, queries) | (attributes or {})
+    settings: dict[str, Any] = attention_attributes(pattern, num_heads, queries) | (
+        attributes or {}
+    )
     node = helper.make_node(
         "SparseAttention",
         ["qkv", "cu_seqlens"],
@@ -135,7 +138,7 @@ def by_torch(
     for begin, end in pairwise(cu_seqlens):
         if begin == end:
             if queries == "first":
-                contexts.append(np.zeros((1, hidden), np.float32))
+                contexts.append(np.zeros_like(qkv, shape=(1, hidden)))
             continue
         packed = torch.from_numpy(qkv[begin:end]).reshape(1, end - begin, 3, num_heads, -1)
         q, k, v = packed.permute(2, 0, 3, 1, 4)
@@ -144,7 +147,7 @@ def by_torch(
         if queries == "first":
             context, probabilities = context[:, :, :1], probabilities[:, :, :1]
         contexts.append(context[0].transpose(0, 1).reshape(-1, hidden).numpy())
-        received.append(probabilities[0].sum(dim=(0, 1)).numpy() / np.float32(num_heads))
+        received.append((probabilities[0].sum(dim=(0, 1)) / num_heads).numpy())
     return np.concatenate(contexts), np.concatenate(received)
 
 
@@ -330,9 +333,10 @@ def test_received_may_be_named_empty(library: OpLibrary, opset: int, tmp_path: P
 
 
 @needs_library
-def test_ranks_survive_the_operator(tmp_path: Path) -> None:
+@both_queries
+def test_ranks_survive_the_operator(queries: Queries, tmp_path: Path) -> None:
     # MatMul and Add become Gemm only where ONNX Runtime knows the rank of what comes in.
-    made = model(PATTERNS[0], outputs=["context", ""])
+    made = model(PATTERNS[0], outputs=["context", ""], queries=queries)
     generator = np.random.default_rng(0)
     for name, shape in (("weight", (64, 8)), ("bias", (8,))):
         array = generator.standard_normal(shape).astype(np.float32)
@@ -341,15 +345,18 @@ def test_ranks_survive_the_operator(tmp_path: Path) -> None:
     made.graph.node.append(helper.make_node("MatMul", ["context", "weight"], ["product"]))
     made.graph.node.append(helper.make_node("Add", ["product", "bias"], ["result"]))
     made.graph.output[0].CopyFrom(
-        helper.make_tensor_value_info("result", TensorProto.FLOAT, ["T", 8])
+        helper.make_tensor_value_info("result", TensorProto.FLOAT, ["rows", 8])
     )
     options = onnxruntime.SessionOptions()
     options.register_custom_ops_library(str(LIBRARY.path))
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    onnxruntime.InferenceSession(
+    opened = onnxruntime.InferenceSession(
         made.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
+    qkv = integers(30, 2, 32)
+    (result,) = opened.run(None, {"qkv": qkv, "cu_seqlens": offsets([10, 20])})
+    assert result.shape == (30 if queries == "all" else 2, 8)
     optimized = onnx.load(tmp_path / "optimized.onnx")
     assert [node.op_type for node in optimized.graph.node] == ["SparseAttention", "Gemm"]
 

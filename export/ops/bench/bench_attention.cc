@@ -1,0 +1,163 @@
+// How long crisp::SparseAttention takes, against the arithmetic alone: one thread, one sequence, 12
+// heads of 32, the instruction set that the processor (or CRISP_ISA) chooses. bench.sh runs it.
+//
+//   row_ns    nanoseconds a query row and head
+//   dense_ns  the least that dense attention could take: its 2 x 2 n d operations a row and head,
+//   at
+//             the peak of multiply-adds that this program measures first
+//   ideal     dense_ns / row_ns: above 1 where a pattern computes less than dense attention does
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <random>
+#include <vector>
+
+#include "sparse_attention.h"
+
+namespace crisp {
+namespace {
+
+constexpr int64_t kHeads = 12;
+constexpr int64_t kHeadSize = 32;
+
+// ---------------------------------------------------------------- the peak
+
+// Multiply-adds on so many independent vectors that latency is hidden. Returns operations done.
+template <typename Vector>
+__attribute__((always_inline)) inline int64_t multiply_add(int64_t rounds) {
+  constexpr int kVectors = 12;
+  Vector sums[kVectors] = {};
+  const Vector one = sums[0] + 1.0f;
+  for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kVectors; ++i) sums[i] = sums[i] * one + one;
+#pragma GCC unroll 16
+    for (int i = 0; i < kVectors; ++i) asm volatile("" : "+x"(sums[i]));
+  }
+  return rounds * kVectors * 2 * static_cast<int64_t>(sizeof(Vector) / sizeof(float));
+}
+
+template <size_t kBytes>
+struct Wide {
+  typedef float Vector __attribute__((vector_size(kBytes)));
+};
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f,fma"))) int64_t multiply_add_avx512(int64_t rounds) {
+  return multiply_add<Wide<64>::Vector>(rounds);
+}
+__attribute__((target("avx2,fma"))) int64_t multiply_add_avx2(int64_t rounds) {
+  return multiply_add<Wide<32>::Vector>(rounds);
+}
+#endif
+int64_t multiply_add_baseline(int64_t rounds) { return multiply_add<Wide<16>::Vector>(rounds); }
+
+// Operations a nanosecond: the best of several tries, since others may use the processor too.
+double peak_of(Isa isa) {
+  auto* run = multiply_add_baseline;
+#if defined(__x86_64__)
+  if (isa != Isa::kBaseline) run = multiply_add_avx2;
+  if (kernel_for(isa) == kernel_for(Isa::kAvx512)) run = multiply_add_avx512;
+#endif
+  double best = 0;
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    const auto begin = std::chrono::steady_clock::now();
+    const int64_t operations = run(200000);
+    const std::chrono::duration<double, std::nano> taken = std::chrono::steady_clock::now() - begin;
+    best = std::max(best, static_cast<double>(operations) / taken.count());
+  }
+  return best;
+}
+
+// ---------------------------------------------------------------- the operator
+
+Pattern dense() { return {}; }
+
+Pattern topk() {
+  Pattern pattern;
+  pattern.kind = PatternKind::kTopK;
+  pattern.density_num = 1;
+  pattern.density_den = 5;
+  return pattern;
+}
+
+Pattern blocktopk() {
+  Pattern pattern;
+  pattern.kind = PatternKind::kBlockTopK;
+  pattern.size = 64;
+  pattern.density_num = 1;
+  pattern.density_den = 8;
+  return pattern;
+}
+
+void attend(benchmark::State& state, const Pattern& pattern, Queries queries, bool with_received,
+            Isa isa, double peak) {
+  const int64_t length = state.range(0);
+  const int64_t hidden = kHeads * kHeadSize;
+  std::vector<float> qkv(static_cast<size_t>(length * 3 * hidden));
+  std::mt19937 generator(1);
+  std::normal_distribution<float> normal;
+  for (float& value : qkv) value = normal(generator);
+  std::vector<float> context(static_cast<size_t>(length * hidden));
+  std::vector<float> received(static_cast<size_t>(length));
+  const int32_t cu_seqlens[] = {0, static_cast<int32_t>(length)};
+  Operands operands{};
+  operands.qkv = qkv.data();
+  operands.cu_seqlens = cu_seqlens;
+  operands.batch = 1;
+  operands.num_heads = kHeads;
+  operands.head_size = kHeadSize;
+  operands.pattern = pattern;
+  operands.queries = queries;
+  operands.context = context.data();
+  operands.received = with_received ? received.data() : nullptr;
+  const auto serially = [](size_t tasks, const std::function<void(size_t)>& task) {
+    for (size_t i = 0; i < tasks; ++i) task(i);
+  };
+  for (auto _ : state) {
+    sparse_attention(operands, isa, serially);
+    benchmark::ClobberMemory();
+  }
+  const double rows = static_cast<double>(queries == Queries::kFirst ? kHeads : kHeads * length);
+  const double dense_ns = 4.0 * static_cast<double>(length * kHeadSize) / peak;
+  using benchmark::Counter;
+  const auto inverse_rate = Counter::kIsIterationInvariantRate | Counter::kInvert;
+  state.counters["row_ns"] = Counter(rows * 1e-9, inverse_rate);
+  state.counters["dense_ns"] = dense_ns;
+  state.counters["ideal"] = Counter(dense_ns * rows * 1e-9, Counter::kIsIterationInvariantRate);
+}
+
+void register_all(Isa isa, double peak) {
+  const auto add = [&](const char* name, const Pattern& pattern, Queries queries, bool received) {
+    benchmark::RegisterBenchmark(name, attend, pattern, queries, received, isa, peak)
+        ->ArgName("n")
+        ->Arg(25)
+        ->Arg(128)
+        ->Arg(512)
+        ->Arg(1024)
+        ->Arg(2048)
+        ->Arg(4096)
+        ->Unit(benchmark::kMicrosecond);
+  };
+  add("dense", dense(), Queries::kAll, false);
+  add("dense_received", dense(), Queries::kAll, true);
+  add("topk_0.2", topk(), Queries::kAll, false);
+  add("blocktopk_64_0.125", blocktopk(), Queries::kAll, false);
+  add("blocktopk_64_0.125_received", blocktopk(), Queries::kAll, true);
+  add("dense_first", dense(), Queries::kFirst, false);
+}
+
+}  // namespace
+}  // namespace crisp
+
+int main(int argc, char** argv) {
+  const crisp::Isa isa = crisp::choose_isa();
+  const double peak = crisp::peak_of(isa);
+  std::printf("%s, %.1f GFLOP/s of multiply-adds on one core\n", crisp::name_of(isa), peak);
+  crisp::register_all(isa, peak);
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::RunSpecifiedBenchmarks();
+}
