@@ -44,6 +44,23 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class SeedsDifference:
+    """Accuracy of one method minus that of another, mean over seeds, with two intervals.
+
+    `over_examples` (paired percentile bootstrap) answers: had other texts been drawn, with these
+    very runs? `over_seeds` (Student's t): had other seeds been drawn, on these very texts?
+    """
+
+    value: float
+    by_seed: tuple[float, ...]
+    over_examples: Interval
+    over_seeds: Interval
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class PairedOutcomes:
     """How two models fared on the same examples: the four cells of the paired 2 × 2 table."""
 
@@ -118,6 +135,44 @@ def accuracy_difference(outcomes: PairedOutcomes, confidence: float = 0.95) -> E
     up = joined(first_ci.high - first_share, second_share - second_ci.low)
     value = (outcomes.only_first_right - outcomes.only_second_right) / n
     return Estimate(value, max(-1.0, value - down), min(1.0, value + up))
+
+
+def mean_difference_over_seeds(
+    first_right: ArrayLike,
+    second_right: ArrayLike,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> SeedsDifference:
+    """Mean accuracy of the first method minus that of the second, each trained with S seeds.
+
+    first_right, second_right: bool [S, N], whether the run of a seed is right about an example; row
+    s of both belongs together. Raises ValueError where the shapes differ, S < 2 or N < 1.
+    """
+    first, second = np.asarray(first_right, dtype=bool), np.asarray(second_right, dtype=bool)
+    if first.ndim != 2 or first.shape != second.shape or first.shape[0] < 2 or not first.size:
+        raise ValueError(
+            f"expected outcomes [S, N] of S >= 2 seeds on the same N > 0 examples, "
+            f"got {first.shape} and {second.shape}"
+        )
+    differences = first.astype(np.float64) - second
+    by_seed = differences.mean(axis=1)
+    value = float(by_seed.mean())
+    half = float(
+        scipy.stats.sem(by_seed) * scipy.stats.t.ppf((1 + confidence) / 2, by_seed.size - 1)
+    )
+    # One number an example: resampling them keeps together what all runs say of the same example.
+    draws = np.random.default_rng(seed).multinomial(
+        first.shape[1], np.full(first.shape[1], 1 / first.shape[1]), size=resamples
+    )
+    means = draws @ differences.mean(axis=0) / first.shape[1]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return SeedsDifference(
+        value=value,
+        by_seed=tuple(float(each) for each in by_seed),
+        over_examples=Interval(float(low), float(high)),
+        over_seeds=Interval(value - half, value + half),
+    )
 
 
 def _corrected_phi(outcomes: PairedOutcomes) -> float:

@@ -102,7 +102,7 @@ def test_a_teacher_that_does_not_fit(dense: Path, base: Path, tmp_path: Path) ->
         p.requires_grad
         for p in load_teacher(dense, ("negative", "positive"), tokenizer).parameters()
     )
-    with pytest.raises(RunError, match="tells negative, positive apart, the data have .* cat, dog"):
+    with pytest.raises(RunError, match=r"tells negative, positive apart, .* cat, dog"):
         load_teacher(dense, ("cat", "dog"), tokenizer)
     with pytest.raises(RunError, match="no finished run"):
         load_teacher(tmp_path, ("negative", "positive"), tokenizer)

@@ -14,6 +14,7 @@ from training.statistics import (
     accuracy_difference,
     expected_calibration_error,
     mcnemar_exact,
+    mean_difference_over_seeds,
     ratio_of_medians,
     wilson_interval,
 )
@@ -184,3 +185,44 @@ def test_ratio_of_medians_refuses_what_it_cannot_compare(
 ) -> None:
     with pytest.raises(ValueError, match=r"expected|pair|single"):
         ratio_of_medians(above, below, paired=paired)
+
+
+def test_the_difference_over_seeds_is_a_plain_mean_with_students_interval() -> None:
+    first = [[True, True, True, False], [True, True, False, False], [True, True, True, True]]
+    second = [[True, False, True, False], [True, True, False, True], [False, True, False, True]]
+    found = mean_difference_over_seeds(first, second)
+    assert found.by_seed == (0.25, -0.25, 0.5)
+    assert found.value == pytest.approx(1 / 6)
+    # Standard deviation of the three 0.381881, of their mean 0.220479; t(0.975, 2) = 4.302653.
+    assert found.over_seeds.low == pytest.approx(1 / 6 - 4.302653 * 0.220479, abs=1e-5)
+    assert found.over_seeds.high == pytest.approx(1 / 6 + 4.302653 * 0.220479, abs=1e-5)
+
+
+def test_the_interval_over_examples_is_that_of_their_mean() -> None:
+    """Many examples: the bootstrap comes to the normal approximation of the examples' means, and
+    two seeds that say the same of each example tell no more than one."""
+    random = np.random.default_rng(1)
+    first, second = random.random((2, 1, 4000)) < [[[0.9]], [[0.85]]]
+    once = mean_difference_over_seeds(np.repeat(first, 2, axis=0), np.repeat(second, 2, axis=0))
+    spread = (first[0].astype(float) - second[0]).std() / 4000**0.5
+    assert once.over_examples.low == pytest.approx(once.value - 1.96 * spread, abs=spread / 10)
+    assert once.over_examples.high == pytest.approx(once.value + 1.96 * spread, abs=spread / 10)
+    assert once.over_seeds.low == once.over_seeds.high == once.value
+
+
+@given(st.integers(0, 99), st.integers(2, 4), st.integers(1, 30))
+def test_the_other_way_round_the_difference_turns_its_sign(seed: int, seeds: int, n: int) -> None:
+    first, second = np.random.default_rng(seed).random((2, seeds, n)) < 0.5
+    one = mean_difference_over_seeds(first, second, resamples=200)
+    other = mean_difference_over_seeds(second, first, resamples=200)
+    assert one.value == pytest.approx(-other.value)
+    assert one.over_seeds.low == pytest.approx(-other.over_seeds.high)
+    assert one.over_examples.low == pytest.approx(-other.over_examples.high)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (2, 0), (4,)])
+def test_the_difference_over_seeds_needs_seeds_and_examples(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected outcomes"):
+        mean_difference_over_seeds(np.ones(shape), np.ones(shape))
+    with pytest.raises(ValueError, match="expected outcomes"):
+        mean_difference_over_seeds(np.ones((2, 3)), np.ones((2, 4)))
