@@ -1,9 +1,11 @@
 """A checkpoint as a packed ONNX graph: `input_ids` [T], `cu_seqlens` [B+1] -> `logits` [B, C].
 
 The graph is written node by node from the weights. Nothing is traced, so nothing of the padded
-graph is left over: positions follow from `cu_seqlens`, q, k and v are one matrix product, attention
-is one `crisp::SparseAttention` node a layer, and the last layer is computed for the [CLS] rows
-alone, since only they are read (exact). T counts the real tokens of the batch.
+graph is left over: positions follow from `cu_seqlens`, q, k and v are one matrix product, and a
+layer is two nodes: `crisp::SparseAttention`, and `crisp::PostAttentionQkv` for everything up to the
+next attention. Where the model prunes, `crisp::PruneTokens` stands between the two, and the tokens
+that it drops leave the pack. The last layer attends and goes on for the [CLS] rows alone, since
+only they are read (exact). T counts the real tokens of the batch.
 """
 
 from __future__ import annotations
@@ -19,23 +21,31 @@ from transformers import DistilBertConfig
 
 from export.errors import ExportError
 from export.functions import (
-    DOMAIN,
-    DOMAIN_VERSION,
     OPERATOR,
+    Queries,
     attention_attributes,
+    overload_of,
     sparse_attention_function,
 )
+from export.manifest import DOMAIN, DOMAIN_VERSION
+from export.prune_function import PRUNE_TOKENS, prune_attributes, prune_tokens_function
+from export.row_functions import EMBED, LINEAR, POST_ATTENTION, POST_ATTENTION_QKV, row_functions
 from training.pattern import AttentionPattern
+from training.pruning import TokenPruning
 
 OPSET = 20  # the first with Gelu
-IR_VERSION = 10
+IR_VERSION = 10  # the first with overloads of functions
 _EPSILON = 1e-12  # of DistilBERT's LayerNorms
+_SCALE = "weight_scale"  # of each linear and table; 1 in an fp32 graph
 
 Array = NDArray[np.float32]
 
 
 def packed_graph(
-    weights: Mapping[str, Array], config: DistilBertConfig, pattern: AttentionPattern
+    weights: Mapping[str, Array],
+    config: DistilBertConfig,
+    pattern: AttentionPattern,
+    pruning: TokenPruning | None = None,
 ) -> onnx.ModelProto:
     """The fp32 graph of a DistilBertForSequenceClassification with these weights.
 
@@ -45,30 +55,73 @@ def packed_graph(
     if config.activation != "gelu":
         raise ExportError(f"cannot export the activation {config.activation!r}, only gelu")
     graph = _Graph(weights)
-    starts = graph.sequence_starts()
-    hidden = graph.embeddings(starts)
+    hidden = graph.embeddings()
+    offsets = "cu_seqlens"
+    last = config.n_layers - 1
+    qkv = graph.crisp(LINEAR, [hidden, *graph.qkv(0)], [_name(0, "attention.qkv")])[0]
     for i in range(config.n_layers):
-        layer = f"distilbert.transformer.layer.{i}"
-        qkv = graph.linear(hidden, [f"{layer}.attention.{part}_lin" for part in "qkv"])
-        context = graph.attention(qkv, f"{layer}.attention", pattern, config.n_heads)
-        if i == config.n_layers - 1:
-            hidden = graph.add("Gather", [hidden, starts], f"{layer}.cls", axis=0)
-            context = graph.add("Gather", [context, starts], f"{layer}.attention.cls", axis=0)
-        attended = graph.linear(context, [f"{layer}.attention.out_lin"])
-        hidden = graph.add_and_norm(attended, hidden, f"{layer}.sa_layer_norm")
-        inner = graph.linear(hidden, [f"{layer}.ffn.lin1"])
-        inner = graph.add("Gelu", [inner], f"{layer}.ffn.gelu")
-        outer = graph.linear(inner, [f"{layer}.ffn.lin2"])
-        hidden = graph.add_and_norm(outer, hidden, f"{layer}.output_layer_norm")
-    pooled = graph.linear(hidden, ["pre_classifier"])
+        name = _name(i, "attention")
+        prunes = pruning is not None and i < last and _cuts(pruning, i)
+        # `received` is named empty where nobody reads it: ONNX Runtime takes no fewer outputs.
+        queries: Queries = "first" if i == last else "all"
+        context, received = graph.crisp(
+            OPERATOR,
+            [qkv, offsets],
+            [name, f"{name}.received" if prunes else ""],
+            overload=overload_of(queries),
+            **attention_attributes(pattern, config.n_heads, queries),
+        )
+        if prunes:
+            assert pruning is not None
+            kept, offsets = graph.crisp(
+                PRUNE_TOKENS,
+                [received, offsets, "cu_seqlens"],
+                [f"{name}.kept", f"{name}.kept_cu_seqlens"],
+                **prune_attributes(pruning, i),
+            )
+            context = graph.add("Gather", [context, kept], f"{name}.pruned", axis=0)
+            hidden = graph.add("Gather", [hidden, kept], _name(i, "pruned"), axis=0)
+        layer = [*graph.linear(_name(i, "attention.out_lin"))]
+        layer += [*graph.norm(_name(i, "sa_layer_norm"))]
+        layer += [*graph.linear(_name(i, "ffn.lin1")), *graph.linear(_name(i, "ffn.lin2"))]
+        layer += [*graph.norm(_name(i, "output_layer_norm"))]
+        output = [_name(i, "output")]
+        if i == last:
+            hidden = graph.add("Gather", [hidden, graph.starts(offsets)], _name(i, "cls"), axis=0)
+            (hidden,) = graph.crisp(
+                POST_ATTENTION, [context, hidden, *layer], output, epsilon=_EPSILON
+            )
+        else:
+            hidden, qkv = graph.crisp(
+                POST_ATTENTION_QKV,
+                [context, hidden, *layer, *graph.qkv(i + 1)],
+                [*output, _name(i + 1, "attention.qkv")],
+                epsilon=_EPSILON,
+            )
+    pooled = graph.gemm(hidden, "pre_classifier", "pre_classifier")
     pooled = graph.add("Relu", [pooled], "pre_classifier.relu")
-    graph.linear(pooled, ["classifier"], output="logits")
-    labels = len(weights["classifier.bias"])
-    return graph.model(labels, sparse_attention_function(pattern, config.n_heads, OPSET))
+    graph.gemm(pooled, "classifier", "logits")
+    functions = [sparse_attention_function(pattern, config.n_heads, OPSET, "first")]
+    if last:
+        functions.append(sparse_attention_function(pattern, config.n_heads, OPSET))
+    functions += row_functions("fp32", OPSET)
+    if pruning is not None:
+        functions.append(prune_tokens_function(OPSET))
+    return graph.model(len(weights["classifier.bias"]), functions)
+
+
+def _name(layer: int, part: str) -> str:
+    return f"distilbert.transformer.layer.{layer}.{part}"
+
+
+def _cuts(pruning: TokenPruning, layer: int) -> bool:
+    """Whether the schedule drops anything after `layer` that is not gone yet."""
+    before = pruning.keep[layer - 1] if layer else 1.0
+    return pruning.keep[layer] < before
 
 
 class _Graph:
-    """Nodes and initializers; every method adds some and returns the name of its result."""
+    """Nodes and initializers; every method adds some and returns the names of its results."""
 
     def __init__(self, weights: Mapping[str, Array]) -> None:
         self.weights = weights
@@ -76,87 +129,68 @@ class _Graph:
         self.initializers: dict[str, onnx.TensorProto] = {}
 
     def add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """A node of a standard operator with one output."""
         self.nodes.append(helper.make_node(operator, inputs, [output], output, **attributes))
         return output
+
+    def crisp(
+        self, operator: str, inputs: list[str], outputs: list[str], **attributes: Any
+    ) -> list[str]:
+        """A node of one of our operators."""
+        self.nodes.append(
+            helper.make_node(operator, inputs, outputs, outputs[0], domain=DOMAIN, **attributes)
+        )
+        return outputs
 
     def constant(self, name: str, value: Array | NDArray[np.int64]) -> str:
         self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
 
-    def sequence_starts(self) -> str:
+    def starts(self, offsets: str) -> str:
         """int64 [B]: where each sequence starts, which is where its [CLS] stands."""
-        zero = self.constant("zero", np.array([0]))
-        offsets = self.add("Cast", ["cu_seqlens"], "offsets", to=TensorProto.INT64)
-        last = self.constant("minus_one", np.array([-1]))
-        return self.add("Slice", [offsets, zero, last], "starts")
+        wide = self.add("Cast", [offsets], "last_offsets", to=TensorProto.INT64)
+        first = self.constant("first", np.array([0]))
+        last = self.constant("last", np.array([-1]))
+        return self.add("Slice", [wide, first, last], "starts")
 
-    def embeddings(self, starts: str) -> str:
-        """Word plus position embeddings, normalised: [T, H].
-
-        The position restarts at 0 with each sequence: the running sum of ones, less, where a
-        sequence starts, the length of the one before it. One slot more than T takes the starts of
-        empty sequences at the end.
-        """
-        one = self.constant("one", np.array([1]))
-        zero, last = "zero", "minus_one"
-        size = self.add("Shape", ["input_ids"], "tokens")
-        slots = self.add("Add", [size, one], "slots")
-        steps = self.add("Expand", [one, slots], "steps")
-        later = self.add(
-            "Slice", [starts, one, self.constant("end", np.array([2**31]))], "starts.later"
-        )
-        earlier = self.add("Slice", [starts, zero, last], "starts.earlier")
-        back = self.add("Sub", [earlier, later], "lengths.negated")
-        steps = self.add(
-            "ScatterElements", [steps, later, back], "steps.restarting", axis=0, reduction="add"
-        )
-        counted = self.add("CumSum", [steps, self.constant("axis", np.array(0))], "counted")
-        counted = self.add("Slice", [counted, zero, last], "counted.tokens")
-        positions = self.add("Sub", [counted, one], "positions")
+    def embeddings(self) -> str:
+        """LayerNorm of word plus position embeddings: [T, H]."""
         name = "distilbert.embeddings"
-        word = self.add("Gather", [self.weight(f"{name}.word_embeddings"), "input_ids"], "word")
-        place = self.add("Gather", [self.weight(f"{name}.position_embeddings"), positions], "place")
-        return self.add_and_norm(word, place, f"{name}.LayerNorm")
+        tables = [
+            *self._scaled(f"{name}.word_embeddings", self._weight(f"{name}.word_embeddings"), 0),
+            *self._scaled(
+                f"{name}.position_embeddings", self._weight(f"{name}.position_embeddings"), 0
+            ),
+        ]
+        inputs = ["input_ids", "cu_seqlens", *tables, *self.norm(f"{name}.LayerNorm")]
+        return self.crisp(EMBED, inputs, [name], epsilon=_EPSILON)[0]
 
-    def attention(self, qkv: str, name: str, pattern: AttentionPattern, num_heads: int) -> str:
-        attributes: dict[str, Any] = {**attention_attributes(pattern, num_heads)}
-        node = helper.make_node(
-            # The second output, `received`, is named empty: ONNX Runtime takes no fewer.
-            OPERATOR,
-            [qkv, "cu_seqlens"],
-            [name, ""],
-            name,
-            domain=DOMAIN,
-            **attributes,
-        )
-        self.nodes.append(node)
-        return name
+    def qkv(self, layer: int) -> tuple[str, str, str]:
+        """q, k and v of a layer as one linear of three times the width."""
+        parts = [_name(layer, f"attention.{part}_lin") for part in "qkv"]
+        name = _name(layer, "attention.qkv")
+        bias = np.concatenate([self.weights[f"{part}.bias"] for part in parts])
+        weight = np.concatenate([self._weight(part) for part in parts])
+        return (*self._scaled(name, weight.T, 1), self.constant(f"{name}.bias", bias))
 
-    def linear(self, source: str, names: list[str], output: str | None = None) -> str:
-        """x·Wᵀ + b; several linears of one input are computed as one."""
-        joined = names[0] if len(names) == 1 else names[0].replace("q_lin", "qkv")
-        # Stored as [in, out], the layout in which it is multiplied and quantised by column.
-        weight = np.concatenate([self.weights[f"{name}.weight"] for name in names]).T
-        bias = np.concatenate([self.weights[f"{name}.bias"] for name in names])
-        self.constant(f"{joined}.weight", weight)
-        self.constant(f"{joined}.bias", bias)
-        product = self.add("MatMul", [source, f"{joined}.weight"], f"{joined}.product")
-        return self.add("Add", [product, f"{joined}.bias"], output or joined)
+    def linear(self, name: str) -> tuple[str, str, str]:
+        """Weight [in, out], scale [out] and bias [out] of a linear."""
+        scaled = self._scaled(name, self._weight(name).T, 1)
+        return (*scaled, self.constant(f"{name}.bias", self.weights[f"{name}.bias"]))
 
-    def add_and_norm(self, first: str, second: str, name: str) -> str:
-        total = self.add("Add", [first, second], f"{name}.sum")
-        weight, bias = (
-            self.weight(name),
+    def norm(self, name: str) -> tuple[str, str]:
+        return (
+            self.constant(f"{name}.weight", self._weight(name)),
             self.constant(f"{name}.bias", self.weights[f"{name}.bias"]),
         )
-        return self.add(
-            "LayerNormalization", [total, weight, bias], name, axis=-1, epsilon=_EPSILON
-        )
 
-    def weight(self, name: str) -> str:
-        return self.constant(f"{name}.weight", self.weights[f"{name}.weight"])
+    def gemm(self, source: str, name: str, output: str) -> str:
+        """x·Wᵀ + b, by ONNX Runtime's own operator: the head, always in fp32."""
+        weight = self.constant(f"{name}.weight", self._weight(name).T)
+        bias = self.constant(f"{name}.bias", self.weights[f"{name}.bias"])
+        return self.add("Gemm", [source, weight, bias], output)
 
-    def model(self, num_labels: int, *functions: onnx.FunctionProto) -> onnx.ModelProto:
+    def model(self, num_labels: int, functions: list[onnx.FunctionProto]) -> onnx.ModelProto:
         inputs = [
             helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["tokens"]),
             helper.make_tensor_value_info("cu_seqlens", TensorProto.INT32, ["offsets"]),
@@ -171,3 +205,11 @@ class _Graph:
         )
         onnx.checker.check_model(model)
         return model
+
+    def _weight(self, name: str) -> Array:
+        return self.weights[f"{name}.weight"]
+
+    def _scaled(self, name: str, weight: Array, axis: int) -> tuple[str, str]:
+        """A weight and its scales along `axis`, which `export.quantize` puts to use."""
+        ones = np.ones(weight.shape[axis], np.float32)
+        return self.constant(f"{name}.weight", weight), self.constant(f"{name}.{_SCALE}", ones)

@@ -23,6 +23,8 @@ from export.errors import ModelFolderError
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 MANIFEST_FILE = "manifest.json"
+DOMAIN = "crisp"  # of our operators
+DOMAIN_VERSION = 1
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -132,6 +134,13 @@ class ModelFolder:
             raise ModelFolderError(
                 f"{file} does not fit manifest schema 1: {where}: {first['msg']}"
             ) from None
+        for operator in manifest.operators:
+            if operator.domain == DOMAIN and operator.version != DOMAIN_VERSION:
+                raise ModelFolderError(
+                    f"{path} needs version {operator.version} of {DOMAIN}::{operator.name}, and "
+                    f"this is version {DOMAIN_VERSION}: export the model again, or use the crisp "
+                    "that made it"
+                )
         for name in (MODEL_FILE, TOKENIZER_FILE):
             if name not in manifest.files:
                 raise ModelFolderError(f"{file} does not list {name}; export the model again")

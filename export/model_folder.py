@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from transformers import DistilBertForSequenceClassification, PreTrainedTokenizerFast
 
 from export.errors import ExportError
-from export.functions import DOMAIN, DOMAIN_VERSION, OPERATOR
 from export.graph import packed_graph
 from export.manifest import (
+    DOMAIN,
+    DOMAIN_VERSION,
     MANIFEST_FILE,
     MODEL_FILE,
     TOKENIZER_FILE,
@@ -44,6 +45,7 @@ from training.data import LabelledTexts
 from training.finetune import encode
 from training.model import load_checkpoint
 from training.pattern import AttentionPattern
+from training.pruned_model import pruning_of
 from training.statistics import wilson_interval
 
 CALIBRATION_TEXTS = 2000  # about, on which int8 is held against fp32
@@ -103,7 +105,8 @@ def _build(
 ) -> Manifest:
     limit = model.config.max_position_embeddings
     encoded = [encode(texts, tokenizer, limit) for texts in measured]
-    graph = packed_graph(weights_of(model), model.config, pattern)
+    pruning = pruning_of(model)
+    graph = packed_graph(weights_of(model), model.config, pattern, pruning)
     file = folder / MODEL_FILE
     onnx.save(graph, file)
     parity = fp32_difference(file, model, pattern, len(tokenizer), limit)
@@ -123,6 +126,7 @@ def _build(
         labels=record.label_names,
         max_tokens=limit,
         attention=pattern.to_dict(),
+        pruning=None if pruning is None else pruning.to_dict(),
         precision=precision,
         parameters=sum(p.numel() for p in model.parameters()),
         trained=TrainingFacts(
@@ -132,12 +136,12 @@ def _build(
             settings={
                 key: value
                 for key, value in settings.to_dict().items()
-                if key not in ("data", "dev", "base", "attention", "seed")
+                if key not in ("data", "dev", "base", "attention", "pruning", "seed")
             },
         ),
         measured=tuple(_measure(file, *pair) for pair in zip(measured, encoded, strict=True)),
         parity=parity,
-        operators=(Operator(domain=DOMAIN, name=OPERATOR, version=DOMAIN_VERSION),),
+        operators=_operators(graph),
         versions=record.versions
         | {"onnx": version("onnx"), "onnxruntime": onnxruntime.__version__},
         files={part: facts_of(folder / part) for part in (MODEL_FILE, TOKENIZER_FILE)},
@@ -150,6 +154,12 @@ def _build(
 def weights_of(model: DistilBertForSequenceClassification) -> dict[str, NDArray[np.float32]]:
     """The parameters by name, float32."""
     return {name: tensor.float().cpu().numpy() for name, tensor in model.state_dict().items()}
+
+
+def _operators(graph: onnx.ModelProto) -> tuple[Operator, ...]:
+    """Our operators in the graph, by name."""
+    names = {node.op_type for node in graph.graph.node if node.domain == DOMAIN}
+    return tuple(Operator(domain=DOMAIN, name=n, version=DOMAIN_VERSION) for n in sorted(names))
 
 
 def _some(texts: LabelledTexts, count: int) -> LabelledTexts:

@@ -1,93 +1,56 @@
-"""int8: the linears by ONNX Runtime's dynamic quantisation, the embedding tables row by row.
+"""int8: the linears of the row operators column by column, the embedding tables row by row.
 
-Weights are symmetric int8 with a scale per output column; activations are uint8, with a scale that
-ONNX Runtime finds for each call. The two small matrices of the head stay fp32: they cost nothing
-and decide the answer.
+Weights are symmetric, in [-64, 64] with a scale for each output column (`export/ops/rows.h` says
+why not in [-128, 127]); activations are quantised as they arrive, with a scale and a zero point for
+each token, so that a text's answer does not depend on its batch. Tables are symmetric in
+[-127, 127]. The two small matrices of the head stay fp32: they cost nothing and decide the answer.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnx import numpy_helper
 
-HEAD = ("pre_classifier", "classifier")
+from export.manifest import DOMAIN
+from export.row_functions import EMBED, LINEARS, TABLES, WEIGHT_LEVELS, row_functions
+
+_TABLE_LEVELS = 127
 
 
 def quantize(model: onnx.ModelProto) -> onnx.ModelProto:
     """The int8 form of a packed fp32 graph as `export.graph` writes it; the input is unchanged."""
-    with TemporaryDirectory() as folder:
-        source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
-        onnx.save(model, source)
-        with without_preprocessing_advice():
-            quantize_dynamic(
-                source,
-                target,
-                op_types_to_quantize=["MatMul"],
-                per_channel=True,
-                weight_type=QuantType.QInt8,
-                nodes_to_exclude=[f"{name}.product" for name in HEAD],
-                # The type of tensors behind an operator that the quantiser does not know.
-                extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-            )
-        quantized: onnx.ModelProto = onnx.load(target)
-    for node in [n for n in quantized.graph.node if n.op_type == "Gather"]:
-        _quantize_table(quantized.graph, node)
+    quantized = onnx.ModelProto()
+    quantized.CopyFrom(model)
+    stored = {tensor.name: tensor for tensor in quantized.graph.initializer}
+
+    def replace(weight: str, scale: str, *, axis: int, levels: int) -> None:
+        values, scales = quantize_along(numpy_helper.to_array(stored[weight]), axis, levels)
+        stored[weight].CopyFrom(numpy_helper.from_array(values, weight))
+        stored[scale].CopyFrom(numpy_helper.from_array(scales, scale))
+
+    for node in quantized.graph.node:
+        if node.domain != DOMAIN:
+            continue
+        for weight, scale, _ in LINEARS.get(node.op_type, ()):
+            replace(node.input[weight], node.input[scale], axis=1, levels=WEIGHT_LEVELS)
+        for table, scale in TABLES if node.op_type == EMBED else ():
+            replace(node.input[table], node.input[scale], axis=0, levels=_TABLE_LEVELS)
+    opset = next(entry.version for entry in quantized.opset_import if entry.domain == "")
+    bodies = {function.name: function for function in row_functions("int8", opset)}
+    for function in quantized.functions:
+        if function.name in bodies:
+            function.CopyFrom(bodies[function.name])
     onnx.checker.check_model(quantized)
     return quantized
 
 
-def quantize_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """int8 [V, H] and scale float32 [V, 1] such that table ≈ int8 · scale, within scale / 2."""
-    scale = np.abs(table).max(axis=1, keepdims=True) / 127
+def quantize_along(
+    values: NDArray[np.float32], axis: int, levels: int
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """int8 in [-levels, levels], and the scale float32 of each index of `axis`, such that values ≈
+    int8 · scale, within scale / 2. `values` is a matrix."""
+    scale = np.abs(values).max(axis=1 - axis, keepdims=True) / levels
     scale[scale == 0] = 1
-    return np.rint(table / scale).astype(np.int8), scale.astype(np.float32)
-
-
-def _quantize_table(graph: onnx.GraphProto, gather: onnx.NodeProto) -> None:
-    """Gather(table, i) -> Cast(Gather(table int8, i)) · Gather(scale, i), where it has a table."""
-    table = next((t for t in graph.initializer if t.name == gather.input[0]), None)
-    if table is None or table.data_type != onnx.TensorProto.FLOAT:
-        return
-    rows, scale = quantize_rows(numpy_helper.to_array(table))
-    name, indices, output = table.name, gather.input[1], gather.output[0]
-    graph.initializer.remove(table)
-    graph.initializer.extend(
-        [
-            numpy_helper.from_array(rows, f"{name}_quantized"),
-            numpy_helper.from_array(scale, f"{name}_scale"),
-        ]
-    )
-    nodes = [
-        helper.make_node("Gather", [f"{name}_quantized", indices], [f"{output}.int8"]),
-        helper.make_node("Gather", [f"{name}_scale", indices], [f"{output}.scale"]),
-        helper.make_node("Cast", [f"{output}.int8"], [f"{output}.float"], to=1),
-        helper.make_node("Mul", [f"{output}.float", f"{output}.scale"], [output], name=output),
-    ]
-    place = list(graph.node).index(gather)
-    graph.node.remove(gather)
-    for node in reversed(nodes):
-        graph.node.insert(place, node)
-
-
-@contextmanager
-def without_preprocessing_advice() -> Iterator[None]:
-    """Silences what quantize_dynamic logs about pre-processing: these graphs need none."""
-
-    def other(record: logging.LogRecord) -> bool:
-        return "pre-process" not in record.getMessage()
-
-    logger = logging.getLogger()
-    logger.addFilter(other)
-    try:
-        yield
-    finally:
-        logger.removeFilter(other)
+    return np.rint(values / scale).astype(np.int8), scale.astype(np.float32).ravel()

@@ -83,13 +83,15 @@ def packed_config(graph: onnx.ModelProto, weights: Mapping[str, Array]) -> Disti
 
 
 def _value(stored: Mapping[str, onnx.TensorProto], name: str) -> Array:
-    """A tensor as float32: as it stands, or (int8 - zero point) · scale."""
-    if name in stored:
-        return numpy_helper.to_array(stored[name]).astype(np.float32)
-    steps = numpy_helper.to_array(stored[f"{name}_quantized"]).astype(np.float32)
-    if f"{name}_zero_point" in stored:
-        steps -= numpy_helper.to_array(stored[f"{name}_zero_point"]).astype(np.float32)
-    value: Array = steps * numpy_helper.to_array(stored[f"{name}_scale"]).astype(np.float32)
+    """A tensor as float32: as it stands, or times its scale, which is of each row of a table and of
+    each output column of a linear."""
+    if name not in stored:  # as schema 1 of the graph stored int8
+        steps = numpy_helper.to_array(stored[f"{name}_quantized"]).astype(np.float32)
+        return steps * numpy_helper.to_array(stored[f"{name}_scale"]).astype(np.float32)
+    value: Array = numpy_helper.to_array(stored[name]).astype(np.float32)
+    if f"{name}_scale" in stored:
+        scale = numpy_helper.to_array(stored[f"{name}_scale"])
+        value = value * (scale[:, None] if name.startswith(_EMBEDDINGS) else scale)
     return value
 
 

@@ -7,6 +7,7 @@
 #include <onnxruntime_cxx_api.h>
 #undef ORT_API_MANUAL_INIT
 
+#include <atomic>
 #include <exception>
 #include <new>
 #include <stdexcept>
@@ -112,14 +113,24 @@ inline InferredShape input_shape(OrtShapeInferContext* context, size_t input) {
   return shape;
 }
 
-// False where the node lacks this output.
+// False where the node lacks this output. An unknown size gets a name of its own: ONNX Runtime takes
+// those without one for equal, and plans its memory by that.
 inline bool set_output_shape(OrtShapeInferContext* context, size_t output,
                              ONNXTensorElementDataType type, const InferredShape& shape) {
+  static std::atomic<int64_t> unknown{0};
   const OrtApi& api = Ort::GetApi();
   OrtTensorTypeAndShapeInfo* made = nullptr;
   Ort::ThrowOnError(api.CreateTensorTypeAndShapeInfo(&made));
   const Ort::TensorTypeAndShapeInfo info(made);  // releases it
-  std::vector<const char*> symbols = shape.symbols;
+  std::vector<std::string> names(shape.sizes.size());
+  std::vector<const char*> symbols;
+  for (size_t i = 0; i < names.size(); ++i) {
+    names[i] = shape.symbols[i];
+    if (shape.sizes[i] < 0 && names[i].empty()) {
+      names[i] = "crisp_unknown_" + std::to_string(unknown++);
+    }
+    symbols.push_back(names[i].c_str());
+  }
   Ort::ThrowOnError(api.SetTensorElementType(info, type));
   Ort::ThrowOnError(api.SetDimensions(info, shape.sizes.data(), shape.sizes.size()));
   Ort::ThrowOnError(api.SetSymbolicDimensions(info, symbols.data(), symbols.size()));

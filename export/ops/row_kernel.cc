@@ -40,7 +40,7 @@ Floats gelu(Floats x) {
   series = series * t + 1.421413741f;
   series = series * t - 0.284496736f;
   series = series * t + 0.254829592f;
-  const Floats tail = series * t * Exp(-1.0f)(z * z);  // 1 - erf(z)
+  const Floats tail = series * t * Exp(1.0f)(-(z * z));  // 1 - erf(z)
   const Floats below = 0.5f * tail;
   return x * (x < 0.0f ? below : 1.0f - below);
 }
