@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from export.bench.baseline import (
     stock_session,
 )
 from export.bench.measure import Contender
-from export.bench.memory import score_bytes
+from export.bench.memory import fallback_bytes, score_bytes
 from export.bench.peers import peer_entries
 from export.bench.positions import extend_positions, extended_folder
 from export.bench.roofline import Architecture
@@ -112,7 +113,7 @@ def line_up(folders: Sequence[ModelFolder], options: Options) -> LineUp:
         progress(f"opening {name}")
         # The same weights and the same attention: what is left is int8 and rounding.
         same = folder is source and options.run is None and _pattern(folder) == "dense"
-        enter(*_engine(name, folder, model if same else None, options))
+        enter(*_engine(name, folder, model.config.n_heads, model if same else None, options))
     return LineUp(
         tuple(contenders),
         facts,
@@ -150,6 +151,7 @@ def _stock_facts(
 def _engine(
     name: str,
     folder: ModelFolder,
+    num_heads: int,
     same: DistilBertForSequenceClassification | None,
     options: Options,
 ) -> tuple[Contender, dict[str, Any]]:
@@ -172,8 +174,8 @@ def _engine(
     }
     measured = folder
     if options.longest > manifest.max_tokens:
-        place = options.temporary / f"engine-{len(list(options.temporary.iterdir()))}"
-        measured = extended_folder(folder, place, options.longest)
+        place = Path(mkdtemp(prefix="engine-", dir=options.temporary))
+        measured = extended_folder(folder, place / manifest.name, options.longest)
     session = partial(
         make_session, measured.model, threads=options.threads, library=options.library
     )
@@ -182,7 +184,14 @@ def _engine(
         sequences, expected = reference_logits(same)
         difference = float(np.abs(run(pack(sequences)) - expected).max())
         facts["largest_difference_from_torch"] = difference
-    return Contender(name, pack, run, profiled=lambda prefix: session(profile=prefix)), facts
+    contender = Contender(
+        name,
+        pack,
+        run,
+        needs=lambda batch: 0 if options.library.available else fallback_bytes(batch, num_heads),
+        profiled=lambda prefix: session(profile=prefix),
+    )
+    return contender, facts
 
 
 def _position_facts(positions: int, options: Options) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How much memory there is, and how much a padded run of dense attention takes."""
+"""How much memory there is, and how much the scores of dense attention take."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def score_bytes(batch: Batch, num_heads: int) -> int:
     """Bytes of the attention scores of one layer, float32 [B, heads, S, S] with S the longest of
     the batch, twice over: scores and probabilities, or what an arena keeps in reserve."""
     return 2 * 4 * len(batch) * num_heads * max(map(len, batch)) ** 2
+
+
+def fallback_bytes(batch: Batch, num_heads: int) -> int:
+    """The same of our attention without the compiled operators, whose scores are [heads, T, T]."""
+    return score_bytes([[0] * sum(map(len, batch))], num_heads)

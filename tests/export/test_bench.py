@@ -23,7 +23,7 @@ from export.bench.measure import (
     Rounds,
     measure,
 )
-from export.bench.memory import available_bytes, score_bytes
+from export.bench.memory import available_bytes, fallback_bytes, score_bytes
 from export.bench.report import padding
 from export.bench.workloads import (
     IMDB,
@@ -283,8 +283,9 @@ def test_what_needs_more_memory_than_there_is_is_not_tried(
     assert not run(clock, large, seconds=1, rounds=1)["sst-b1"].errors
 
 
-def test_scores_of_padded_batches_grow_with_the_square_of_the_longest() -> None:
+def test_scores_grow_with_the_square_of_the_longest_or_of_the_pack() -> None:
     assert score_bytes([[0] * 4096], 12) == 2 * 4 * 12 * 4096**2
     assert score_bytes([[0] * 10, [0] * 3], 2) == 2 * 4 * 2 * 2 * 10**2
+    assert fallback_bytes([[0] * 10, [0] * 3], 2) == 2 * 4 * 2 * 13**2
     free = available_bytes()
     assert free is None or free > 0
