@@ -237,13 +237,19 @@ def main(
     threads: Annotated[int, typer.Option(min=1)] = 1,
     blocks: Annotated[str, typer.Option(help="By comma.")] = ",".join(BLOCKS),
     seconds: Annotated[float, typer.Option(min=0, help="Time to measure for.")] = 40,
-    onednn: Annotated[Path | None, typer.Option(help="The program built from onednn/.")] = None,
+    onednn: Annotated[
+        Path | None,
+        typer.Option(help="The program built from onednn/.", exists=True, dir_okay=False),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Save everything there.")] = None,
 ) -> None:
     """Times MiniLM's linear layers in ONNX Runtime and over oneDNN."""
+    names = blocks.split(",")
+    if unknown := sorted({*names} - {*BLOCKS}):
+        raise typer.BadParameter(f"no block {unknown[0]!r}; there are {', '.join(BLOCKS)}")
     record: dict[str, Any] = {"onnxruntime": onnxruntime.__version__}
     record |= {"rows": rows, "threads": threads, "results": []}
-    for block in (names := blocks.split(",")):
+    for block in names:
         results = _bench(block, rows, threads, seconds / len(names), onednn)
         _print_table(results, rows, threads)
         record["results"] += results

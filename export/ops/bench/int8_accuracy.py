@@ -120,7 +120,7 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="An int8 model folder.")],
+    folder: Annotated[Path, typer.Argument(help="An int8 model folder.", exists=True)],
     data: Annotated[list[str], typer.Option(help="Labelled texts; several times for several.")],
     calibration: Annotated[list[str], typer.Option(help="Texts to take the static scales from.")],
     calibration_texts: Annotated[int, typer.Option(min=1, help="Of each, drawn at random.")] = 100,
@@ -172,7 +172,7 @@ def main(
                 changed = int((logits.argmax(axis=1) != exact.argmax(axis=1)).sum())
                 moved = float(np.abs(logits - exact).mean())
                 results.append(
-                    {"data": source, "form": name, "n": len(expected), "accuracy": right}
+                    {"data": source, "form": name, "n": len(expected), "correct": right}
                     | {
                         "low": interval.low,
                         "high": interval.high,
