@@ -58,30 +58,39 @@ void hide_unseen(const Sight& sight, int64_t first_key, float* scores) {
   }
 }
 
-// Dot products with every key that is looked at, -inf for those that a row does not see, and the
-// highest of each row. Not scaled yet, so that integers stay exact and equal dot products tie.
+// Dot products of the rows with one panel of keys. Not scaled yet, so that integers stay exact and
+// equal dot products tie. This and the other inner loops are functions of their own because they
+// need all registers: inlined, constants of their surroundings would take some of them.
+template <int kRows>
+__attribute__((noinline)) void score_panel(const float* queries, int64_t query_stride,
+                                           const float* keys, int64_t head_size, float* scores) {
+  Floats dots[kRows][2] = {};
+  for (int64_t d = 0; d < head_size; ++d) {
+    const Floats first = load_once(keys + d * kPanel);
+    const Floats second = load_once(keys + d * kPanel + kLanes);
+#pragma GCC unroll 8
+    for (int row = 0; row < kRows; ++row) {
+      const float query = queries[row * query_stride + d];
+      dots[row][0] += query * first;
+      dots[row][1] += query * second;
+    }
+  }
+#pragma GCC unroll 8
+  for (int row = 0; row < kRows; ++row) {
+    store(scores + row * kPanel, dots[row][0]);
+    store(scores + row * kPanel + kLanes, dots[row][1]);
+  }
+}
+
+// Scores of every key that is looked at, -inf for those that a row does not see, and the highest of
+// each row.
 template <int kRows>
 void score_keys(const Tile& tile, Floats* highest) {
   for (int64_t slot = 0; slot < tile.panels.count; ++slot) {
     const int64_t first_key = tile.panels.number[slot] * kPanel;
-    const float* keys = tile.packed.keys + first_key * tile.head_size;
-    Floats dots[kRows][2] = {};
-    for (int64_t d = 0; d < tile.head_size; ++d) {
-      const Floats first = load(keys + d * kPanel);
-      const Floats second = load(keys + d * kPanel + kLanes);
-#pragma GCC unroll 8
-      for (int row = 0; row < kRows; ++row) {
-        const float query = tile.queries[row * tile.query_stride + d];
-        dots[row][0] += query * first;
-        dots[row][1] += query * second;
-      }
-    }
     float* scores = tile.scores + slot * kRows * kPanel;
-#pragma GCC unroll 8
-    for (int row = 0; row < kRows; ++row) {
-      store(scores + row * kPanel, dots[row][0]);
-      store(scores + row * kPanel + kLanes, dots[row][1]);
-    }
+    score_panel<kRows>(tile.queries, tile.query_stride,
+                       tile.packed.keys + first_key * tile.head_size, tile.head_size, scores);
     if (tile.panels.partial[slot]) hide_unseen<kRows>(tile.sight, first_key, scores);
 #pragma GCC unroll 8
     for (int row = 0; row < kRows; ++row) {
@@ -108,8 +117,9 @@ float threshold_of(const Tile& tile, int64_t row, float highest) {
 // Replaces one row's scores by the numerators of its softmax, 0 where they miss the threshold, and
 // returns what they add to `sum`. A score of NaN, or highest ones of +-inf, make it NaN.
 template <int kRows, bool kHasThreshold>
-Floats numerators(float* scores, int64_t panels, float highest, float threshold, const Exp& exp,
-                  Floats sum) {
+__attribute__((noinline)) Floats numerators(float* scores, int64_t panels, float highest,
+                                            float threshold, const Exp& shared, Floats sum) {
+  const Exp exp = shared;
   for (int64_t slot = 0; slot < panels; ++slot, scores += kRows * kPanel) {
 #pragma GCC unroll 2
     for (int64_t lane = 0; lane < kPanel; lane += kLanes) {
@@ -125,8 +135,9 @@ Floats numerators(float* scores, int64_t panels, float highest, float threshold,
 
 // Adds numerators x values to kPanel columns of the rows' sums.
 template <int kRows>
-void weigh_values(const float* numerators, const int32_t* panels, int64_t count,
-                  const float* values, int64_t value_stride, float* sums) {
+__attribute__((noinline)) void weigh_values(const float* numerators, const int32_t* panels,
+                                            int64_t count, const float* values,
+                                            int64_t value_stride, float* sums) {
   Floats total[kRows][2];
 #pragma GCC unroll 8
   for (int row = 0; row < kRows; ++row) {
@@ -136,8 +147,8 @@ void weigh_values(const float* numerators, const int32_t* panels, int64_t count,
   for (int64_t slot = 0; slot < count; ++slot, numerators += kRows * kPanel) {
     const float* value = values + panels[slot] * kPanel * value_stride;
     for (int64_t key = 0; key < kPanel; ++key, value += value_stride) {
-      const Floats first = load(value);
-      const Floats second = load(value + kLanes);
+      const Floats first = load_once(value);
+      const Floats second = load_once(value + kLanes);
 #pragma GCC unroll 8
       for (int row = 0; row < kRows; ++row) {
         total[row][0] += numerators[row * kPanel + key] * first;

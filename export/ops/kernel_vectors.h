@@ -23,6 +23,20 @@ constexpr float kNaN = __builtin_nanf("");
 
 Floats load(const float* from) { return *reinterpret_cast<const UnalignedFloats*>(from); }
 void store(float* to, Floats value) { *reinterpret_cast<UnalignedFloats*>(to) = value; }
+// The same, into a register for good: else GCC loads it again for each use, and loads become what
+// limits the loops over several rows.
+Floats load_once(const float* from) {
+  Floats value = load(from);
+#if defined(__AVX512F__)
+  __asm__("" : "+v"(value));
+#elif defined(__x86_64__)
+  __asm__("" : "+x"(value));
+#elif defined(__aarch64__)
+  __asm__("" : "+w"(value));
+#endif
+  return value;
+}
+
 Floats all(float value) { return value - Floats{}; }
 
 // The larger of two; `b` where either is NaN.

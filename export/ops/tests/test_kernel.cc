@@ -96,11 +96,105 @@ TEST_CASE("blocks of any size") {
   }
 }
 
+TEST_CASE("16,384 tokens in one pack") {
+  // Too long for the reference: what each sequence gives by itself must come out of the pack.
+  const std::vector<int64_t> lengths = {4096, 12000, 287, 1};
+  for (const Pattern& pattern : {dense(), blocktopk_by_density(64, 1, 8)}) {
+    if (kSlow && pattern.kind == PatternKind::kDense) continue;
+    for (const Isa isa : supported_isas()) {
+      const Problem pack = random_problem(lengths, 1, 16, pattern);
+      const Solution together = solve(pack, isa);
+      CHECK(pack.tokens() == 16384);
+      double sum = 0;
+      for (const float mass : together.received) sum += mass;
+      CHECK(sum == doctest::Approx(16384));
+      Problem last = pack;
+      last.qkv.assign(pack.qkv.end() - 288 * 48, pack.qkv.end());
+      last.cu_seqlens = {0, 287, 288};
+      const Solution expected = solve_by_reference(last);
+      Solution end;
+      end.context.assign(together.context.end() - 288 * 16, together.context.end());
+      end.received.assign(together.received.end() - 288, together.received.end());
+      check_same(last, end, expected);
+    }
+  }
+  for (const Isa isa : supported_isas()) {
+    const Problem one = first_only(random_problem({16384}, 1, 32, blocktopk_by_number(64, 4)));
+    check_same(one, solve(one, isa), solve_by_reference(one));
+  }
+}
+
+TEST_CASE("1,024 sequences") {
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < 1024; ++i) lengths.push_back(i % 23);
+  for (const Pattern& pattern : {dense(), topk_by_number(3), blocktopk_by_number(4, 1)}) {
+    check_all_isas(random_problem(lengths, 2, 32, pattern));
+  }
+}
+
+TEST_CASE("the first queries alone give the first rows of all queries") {
+  for (const Pattern& pattern : patterns_for(90)) {
+    for (const Isa isa : supported_isas()) {
+      const Problem every = random_problem({90, 1, 0, 33}, 2, 32, pattern);
+      const Solution rows = solve(every, isa);
+      const Solution first = solve(first_only(every), isa);
+      CHECK(first.context.size() == 4 * 64);
+      for (size_t d = 0; d < 64; ++d) {
+        CHECK(first.context[d] == rows.context[d]);
+        CHECK(first.context[64 + d] == rows.context[90 * 64 + d]);
+        CHECK(first.context[2 * 64 + d] == 0.0f);
+        CHECK(first.context[3 * 64 + d] == rows.context[91 * 64 + d]);
+      }
+    }
+  }
+}
+
+TEST_CASE("every block kept equals dense, bit for bit") {
+  for (const Isa isa : supported_isas()) {
+    for (const Pattern& pattern :
+         {blocktopk_by_density(8, 1, 1), blocktopk_by_number(8, 99), blocktopk_by_number(200, 1),
+          blocktopk_by_number(INT64_MAX, INT64_MAX)}) {
+      const Problem everything = random_problem({150, 9, 1}, 2, 32, dense());
+      Problem chosen = everything;
+      chosen.pattern = pattern;
+      CHECK(solve(everything, isa).context == solve(chosen, isa).context);
+      CHECK(solve(everything, isa).received == solve(chosen, isa).received);
+    }
+  }
+}
+
+TEST_CASE("blocks: the best one, the own one and the first are seen, ties too") {
+  for (const Isa isa : supported_isas()) {
+    for (const int64_t size : {1, 8, 32}) {
+      Problem problem = random_problem({7 * size}, 1, 32, blocktopk_by_number(size, 1));
+      for (int64_t token = 0; token < 7 * size; ++token) {
+        const int64_t block = token / size;
+        for (int64_t d = 0; d < 32; ++d) {
+          problem.q(token, 0, d) = d == 0 ? 1.0f : 0.0f;
+          // Blocks 3 and 5 score highest, and alike.
+          problem.k(token, 0, d) = d == 0 ? static_cast<float>(block == 3 || block == 5) : 0.0f;
+          problem.v(token, 0, d) = static_cast<float>(d == block);
+        }
+      }
+      const Solution solution = solve(problem, isa);
+      for (int64_t token = 0; token < 7 * size; ++token) {
+        for (int64_t block = 0; block < 7; ++block) {
+          const bool seen =
+              token == 0 || block == 0 || block == 3 || block == 5 || block == token / size;
+          CHECK((solution.context[static_cast<size_t>(token * 32 + block)] > 0) == seen);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("an empty batch is left alone") {
   for (const Isa isa : supported_isas()) {
-    const Solution solution = solve(random_problem({}, 2, 32, topk_by_density(1, 5)), isa);
-    CHECK(solution.context.empty());
-    CHECK(solution.received.empty());
+    for (const Pattern& pattern : {topk_by_density(1, 5), blocktopk_by_number(8, 1)}) {
+      const Solution solution = solve(random_problem({}, 2, 32, pattern), isa);
+      CHECK(solution.context.empty());
+      CHECK(solution.received.empty());
+    }
   }
 }
 
@@ -198,6 +292,9 @@ TEST_CASE("received sums to the length of each sequence, and is optional") {
       CHECK(sum ==
             doctest::Approx(problem.cu_seqlens[sequence + 1] - problem.cu_seqlens[sequence]));
     }
+    double sum = 0;
+    for (const float mass : solve(first_only(problem), isa).received) sum += mass;
+    CHECK(sum == doctest::Approx(3));  // one query for each sequence
   }
 }
 

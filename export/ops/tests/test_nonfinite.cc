@@ -115,6 +115,28 @@ TEST_CASE("a key out of sight does not turn a row into NaN") {
   }
 }
 
+TEST_CASE("a block score that is NaN makes its queries see every block, and no other query") {
+  for (const Isa isa : supported_isas()) {
+    Problem problem = random_problem({80}, 1, 32, blocktopk_by_number(8, 1));
+    for (int64_t d = 0; d < 32; ++d) problem.q(20, 0, d) = d == 0 ? kNaN : 0.0f;
+    for (int64_t token = 0; token < 80; ++token) {
+      problem.v(token, 0, 0) = 1.0f;
+      problem.v(token, 0, 1) = static_cast<float>(token);
+    }
+    const Solution solution = solve(problem, isa);
+    CHECK_FALSE(any_nan(solution, 0, 20 * 32));
+    CHECK(any_nan(solution, 20 * 32, 21 * 32));  // token 20 scores no key
+    CHECK_FALSE(any_nan(solution, 21 * 32, 80 * 32));
+    Problem clean = problem;
+    clean.pattern = dense();
+    const Solution expected = solve(clean, isa);
+    for (size_t d = 16 * 32; d < 24 * 32; ++d) {  // its block
+      if (d / 32 != 20) CHECK(solution.context[d] == expected.context[d]);
+    }
+    CHECK(solution.context[30 * 32 + 1] != expected.context[30 * 32 + 1]);
+  }
+}
+
 TEST_CASE("scores of -inf among finite ones are probabilities of zero") {
   for (const Pattern& pattern : {dense(), topk_by_number(20), topk_by_number(39)}) {
     Problem problem = integer_problem({40}, 1, 32, pattern);

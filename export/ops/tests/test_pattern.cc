@@ -20,6 +20,20 @@ TEST_CASE("top-k keeps ceil(num L / den), at least one and at most L") {
   CHECK(kept_keys(topk_by_number(7), 50) == 7);
   CHECK(kept_keys(dense(), 50) == 50);
   CHECK(kept_keys(band(3, 0), 50) == 50);
+  CHECK(kept_keys(blocktopk_by_number(8, 1), 50) == 50);
+}
+
+TEST_CASE("blocktopk keeps ceil(num N / den) of N blocks, at least one and at most N") {
+  CHECK(block_count(blocktopk_by_number(8, 1), 0) == 0);
+  CHECK(block_count(blocktopk_by_number(8, 1), 8) == 1);
+  CHECK(block_count(blocktopk_by_number(8, 1), 9) == 2);
+  CHECK(block_count(blocktopk_by_number(INT64_MAX, 1), 9) == 1);
+  CHECK(block_count(dense(), 50) == 0);
+  CHECK(block_count(block(8, 0), 50) == 0);
+  CHECK(kept_blocks(blocktopk_by_density(8, 1, 20), 20) == 1);
+  CHECK(kept_blocks(blocktopk_by_density(8, 1, 20), 21) == 2);
+  CHECK(kept_blocks(blocktopk_by_number(8, 7), 5) == 5);
+  CHECK(kept_blocks(blocktopk_by_number(8, 7), 50) == 7);
 }
 
 TEST_CASE("visible keys, against the definition") {
@@ -73,6 +87,13 @@ TEST_CASE("numbers out of range are refused by name") {
                        std::invalid_argument);
   CHECK_THROWS_WITH_AS(check_pattern(block(4, -1)), doctest::Contains("globals"),
                        std::invalid_argument);
+  CHECK_NOTHROW(check_pattern(blocktopk_by_number(INT64_MAX, INT64_MAX)));
+  CHECK_THROWS_WITH_AS(check_pattern(blocktopk_by_number(0, 1)), doctest::Contains("size"),
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(check_pattern(blocktopk_by_number(8, -1)), doctest::Contains("k must"),
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS(check_pattern(blocktopk_by_density(8, 6, 5)),
+                       doctest::Contains("density_num"), std::invalid_argument);
 }
 
 TEST_CASE("numbers beyond every length are as good as infinite") {
