@@ -19,6 +19,8 @@ from export.op_library import OpLibrary, find_op_library, make_session
 from export.packing import pack
 from training.attention.registry import CONFIG_FIELD, IMPLEMENTATION, register_attention
 from training.pattern import AttentionPattern
+from training.pruned_model import prune_model
+from training.pruning import TokenPruning
 
 VOCABULARY, POSITIONS = 50, 64
 PATTERNS = (
@@ -27,14 +29,24 @@ PATTERNS = (
     AttentionPattern("topk", k=4),
     AttentionPattern("band", window=5, globals=1),
     AttentionPattern("block", size=8, globals=1),
+    AttentionPattern("blocktopk", size=8, density=0.2),
 )
+MODELS = [(pattern, None) for pattern in PATTERNS] + [
+    (AttentionPattern("dense"), TokenPruning((0.3, 0.3, 0.1), floor=4)),
+    (AttentionPattern("topk", density=0.5), TokenPruning((1.0, 0.5, 0.5), floor=2)),
+    (AttentionPattern("blocktopk", size=4, k=2), TokenPruning((0.6, 0.4, 0.2), floor=3)),
+]
 FALLBACK = OpLibrary(None, "the standard operators in the file")
 
 
-def tiny(pattern: AttentionPattern, **changes: object) -> DistilBertForSequenceClassification:
+def tiny(
+    pattern: AttentionPattern, pruning: TokenPruning | None = None, **changes: object
+) -> DistilBertForSequenceClassification:
     register_attention()
     torch.manual_seed(1)
-    sizes = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2, "initializer_range": 0.4}
+    layers = 2 if pruning is None else len(pruning.keep) + 1
+    sizes = {"dim": 32, "hidden_dim": 64, "n_layers": layers, "n_heads": 2}
+    sizes |= {"initializer_range": 0.4}
     config = DistilBertConfig(
         vocab_size=VOCABULARY,
         max_position_embeddings=POSITIONS,
@@ -43,16 +55,18 @@ def tiny(pattern: AttentionPattern, **changes: object) -> DistilBertForSequenceC
     )
     setattr(config, CONFIG_FIELD, pattern.to_dict())
     config._attn_implementation = IMPLEMENTATION
-    return DistilBertForSequenceClassification(config).eval()
+    model = DistilBertForSequenceClassification(config).eval()
+    prune_model(model, pruning)
+    return model
 
 
-@pytest.fixture(scope="module", params=PATTERNS, ids=str)
+@pytest.fixture(scope="module", params=MODELS, ids=lambda pair: "; ".join(map(str, pair)))
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[DistilBertForSequenceClassification, Path]:
-    model = tiny(request.param)
+    model = tiny(*request.param)
     file = tmp_path_factory.mktemp("graph") / "model.onnx"
-    onnx.save(packed_graph(weights_of(model), model.config, request.param), file)
+    onnx.save(packed_graph(weights_of(model), model.config, *request.param), file)
     return model, file
 
 
@@ -114,9 +128,10 @@ def test_an_empty_batch_gives_no_rows(
 def test_a_text_beyond_the_position_table_is_an_error(
     exported: tuple[DistilBertForSequenceClassification, Path],
 ) -> None:
-    session = make_session(exported[1], threads=1)
-    with pytest.raises(Exception, match=r"out of data bounds|indices element"):
-        session.run(["logits"], pack(draw([POSITIONS + 1])))
+    for library in (find_op_library(), FALLBACK):
+        session = make_session(exported[1], threads=1, library=library)
+        with pytest.raises(Exception, match=r"positions for 64|out of data bounds|indices element"):
+            session.run(["logits"], pack(draw([POSITIONS + 1])))
 
 
 def test_an_activation_that_we_do_not_know_is_refused() -> None:
