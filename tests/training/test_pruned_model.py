@@ -12,10 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
+from typer.testing import CliRunner
 
+import crisp
 from training.attention.registry import CONFIG_FIELD, IMPLEMENTATION, register_attention
 from training.attention.registry import sparse_attention as attend
+from training.config import RunRecord
 from training.errors import PruningError
+from training.evaluate import evaluate, evaluate_run
+from training.finetune import encode
 from training.model import load_base, load_checkpoint
 from training.pattern import AttentionPattern
 from training.pruned_model import importance, kept_tokens, prune_model, pruning_of
@@ -252,3 +257,33 @@ def test_it_is_saved_loaded_and_overridden(base: Path, tmp_path: Path) -> None:
 def test_a_schedule_for_another_number_of_layers(base: Path) -> None:
     with pytest.raises(PruningError, match="a model of 2 layers needs 1 shares"):
         load_base(str(base), ("negative", "positive"), AttentionPattern(), PRUNING)
+
+
+def test_the_command_trains_with_it_and_evaluation_obeys_it(
+    base: Path, train_tsv: Path, dev_tsv: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "pruned"
+    command = ["train", "--base", str(base), "--data", str(train_tsv), "--dev", str(dev_tsv)]
+    command += ["--attention", "blocktopk", "--size", "4", "--epochs", "2", "--max-tokens", "24"]
+    command += ["--learning-rate", "5e-3", "--precision", "fp32", "--out", str(out)]
+    done = CliRunner().invoke(crisp.app, [*command, "--prune", "0.5", "--prune-floor", "4"])
+    assert done.exit_code == 0, done.output
+    assert "blocktopk(density=0.2, size=4), keep 0.5; floor 4" in done.output
+    record = RunRecord.load(out)
+    assert record.settings.pruning == TokenPruning((0.5,), floor=4)
+    (name,) = [key for key in record.history[-1] if key.endswith("dev.tsv")]
+    (found,) = evaluate_run(out, [str(dev_tsv)], split="validation")
+    assert found.loss == pytest.approx(record.history[-1][name]["loss"], abs=1e-4)
+    model, tokenizer, _ = load_checkpoint(out)
+    prune_model(model, None)
+    texts = record.read([str(dev_tsv)], "validation")[0]
+    whole = evaluate(model, texts, encode(texts, tokenizer, 24), 24)
+    assert whole.loss != pytest.approx(found.loss, abs=1e-4)
+
+
+def test_the_command_refuses_a_schedule_that_keeps_nothing(train_tsv: Path, tmp_path: Path) -> None:
+    command = ["train", "--data", str(train_tsv), "--out", str(tmp_path / "none")]
+    done = CliRunner().invoke(crisp.app, [*command, "--prune", "0.5,0"])
+    assert isinstance(done.exception, PruningError)
+    assert "keeps no token" in str(done.exception)
+    assert not (tmp_path / "none").exists()
