@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -108,18 +109,23 @@ class Searcher:
         least = {name: found.accuracy - within for name, found in here.found.items()}
         trace = [here]
         while True:
-            candidates = [self.measure(step) for step in steps(here.pruning)]
+            cheaper = [s for s in steps(here.pruning) if self._saves(s, here.pruning)]
             allowed = [
                 point
-                for point in candidates
+                for point in map(self.measure, cheaper)
                 if all(found.accuracy >= least[name] for name, found in point.found.items())
-                and point.cost < here.cost
             ]
             if not allowed:
                 return trace
-            origin = here
-            here = min(allowed, key=lambda point: _price(origin, point))
+            here = min(allowed, key=partial(_price, here))
             trace.append(here)
+
+    def _saves(self, new: TokenPruning, old: TokenPruning) -> bool:
+        """Whether `new` costs less than `old` on any of the texts; a floor above all does not."""
+        return any(
+            self.relative_cost(texts.lengths, new) < self.relative_cost(texts.lengths, old)
+            for texts in self.sets.values()
+        )
 
     def relative_cost(self, lengths: list[int], pruning: TokenPruning) -> float:
         """Multiply-adds of texts of `lengths` relative to dropping nothing."""
@@ -164,5 +170,5 @@ def pareto_front(points: list[Point], name: str) -> list[Point]:
 
 def _price(before: Point, after: Point) -> tuple[float, float]:
     """Rise of the loss for what is saved; where the loss does not rise, what saves most."""
-    saved = before.cost - after.cost
+    saved = before.cost - after.cost  # more than nothing: see Searcher.search
     return max(0.0, after.loss - before.loss) / saved, -saved
