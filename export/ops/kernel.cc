@@ -81,13 +81,15 @@ void attend_rows(const Operands& operands, const Chunk& chunk, const QueryRows& 
   const int64_t head_size = operands.head_size;
   const int64_t hidden = operands.num_heads * head_size;
   const int64_t stride = 3 * hidden;
-  const bool local = pattern.kind == PatternKind::kBand || pattern.kind == PatternKind::kBlock;
+  const bool local = pattern.kind != PatternKind::kDense && pattern.kind != PatternKind::kTopK &&
+                     pattern.kind != PatternKind::kBlockTopK;
   const bool chooses = rows.blocks > 0;
   const float* queries = operands.qkv + rows.first_token * stride + rows.head * head_size;
   float* context = operands.context + rows.first_context * hidden + rows.head * head_size;
 
   Sight sight{};
   for (VisibleKeys& visible : sight.by_position) visible = {0, 0, rows.length};
+  sight.same_for_all = !local;
   sight.block_size = pattern.size;
   const Panels* panels = &work.everything;
   int64_t chosen_for = -1;

@@ -11,11 +11,22 @@ namespace crisp {
 namespace CRISP_ISA {
 namespace {
 
+// Rows are so far apart that the processor foresees none of them.
+constexpr int64_t kRowsAhead = 16;
+
+void prefetch_row(const float* row, int64_t head_size) {
+  constexpr int64_t kCacheLine = 16;  // floats
+  for (int64_t d = 0; d < head_size; d += kCacheLine) __builtin_prefetch(row + d);
+}
+
 // Rows [rows][head_size], `stride` floats apart, into panels [panels][head_size][kPanel], with
 // zeros past the last row.
 void pack_panels(const float* from, int64_t stride, int64_t rows, int64_t head_size, float* to) {
   for (int64_t first = 0; first < round_up(rows, kPanel); first += kLanes) {
     float* columns = to + first / kPanel * kPanel * head_size + first % kPanel;
+    for (int64_t row = first + kRowsAhead; row < first + kRowsAhead + kLanes && row < rows; ++row) {
+      prefetch_row(from + row * stride, head_size);
+    }
     int64_t d = 0;
     for (; d + kLanes <= head_size; d += kLanes) {
       Floats square[kLanes];
@@ -44,6 +55,7 @@ bool pack_rows(const float* from, int64_t stride, int64_t rows, int64_t head_siz
   bool strange = false;
   const int64_t whole = head_size / kLanes * kLanes;
   for (int64_t row = 0; row < rows; ++row, from += stride, to += to_stride) {
+    if (row + kRowsAhead < rows) prefetch_row(from + kRowsAhead * stride, head_size);
     for (int64_t d = 0; d < whole; d += kLanes) {
       const Floats value = load(from + d);
       strange_lanes |= value - value != 0.0f;

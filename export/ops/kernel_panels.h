@@ -21,6 +21,7 @@ struct Panels {
 // What each row of a tile sees: keys in sight by their position, of those in kept blocks.
 struct Sight {
   VisibleKeys by_position[kMaxTileRows];
+  bool same_for_all;           // all rows see the same
   const int32_t* kept_blocks;  // whether each block is kept; null where all are
   int64_t block_size;
 };

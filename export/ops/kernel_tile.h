@@ -50,10 +50,12 @@ struct Tile {
 // Hides from each row of one panel of scores the keys that it does not see.
 template <int kRows>
 void hide_unseen(const Sight& sight, int64_t first_key, float* scores) {
-  for (int64_t row = 0; row < kRows; ++row) {
-    for (int64_t lane = 0; lane < kPanel; lane += kLanes) {
+  for (int64_t lane = 0; lane < kPanel; lane += kLanes) {
+    Ints seen = seen_lanes(sight, 0, first_key + lane);
+    for (int64_t row = 0; row < kRows; ++row) {
+      if (row > 0 && !sight.same_for_all) seen = seen_lanes(sight, row, first_key + lane);
       float* at = scores + row * kPanel + lane;
-      store(at, seen_lanes(sight, row, first_key + lane) ? load(at) : all(-kInfinity));
+      store(at, seen ? load(at) : all(-kInfinity));
     }
   }
 }

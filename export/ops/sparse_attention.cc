@@ -38,11 +38,9 @@ int64_t seen_keys(const Pattern& pattern, int64_t length, int64_t blocks, int64_
       return within(within(pattern.size) + within(pattern.globals));
     case PatternKind::kBlockTopK:
       return blocks > 0 ? within((kept + 2) * pattern.size) : length;
-    case PatternKind::kDense:
-    case PatternKind::kTopK:
-      break;
+    default:
+      return length;
   }
-  return length;
 }
 
 // Estimates in multiply-adds, only to cut the work: exp takes about as long as 16 of them,

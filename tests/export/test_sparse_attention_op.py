@@ -371,6 +371,23 @@ def test_the_library_takes_over_from_the_function(tmp_path: Path) -> None:
     open_model(model(PATTERNS[0]), tmp_path, FALLBACK).run(None, bad)
 
 
+@pytest.mark.parametrize("library", [pytest.param(LIBRARY, marks=needs_library), FALLBACK])
+def test_one_model_holds_both_kinds_of_queries(library: OpLibrary, tmp_path: Path) -> None:
+    pattern = AttentionPattern("blocktopk", size=8, k=1)
+    made = model(pattern, outputs=["context", ""])
+    first = model(pattern, outputs=["context", ""], queries="first")
+    first.graph.node[0].output[0] = "first"
+    made.graph.node.append(first.graph.node[0])
+    made.functions.append(first.functions[0])
+    made.graph.output.append(helper.make_tensor_value_info("first", TensorProto.FLOAT, ["B", "H"]))
+    onnx.checker.check_model(made)
+    qkv, cu_seqlens = normal(60, 2, 32), offsets([40, 20])
+    rows, first_rows = open_model(made, tmp_path, library).run(
+        None, {"qkv": qkv, "cu_seqlens": cu_seqlens}
+    )
+    np.testing.assert_allclose(first_rows, rows[[0, 40]], rtol=1e-5, atol=1e-6)
+
+
 # ---------------------------------------------------------------- bad input
 
 
