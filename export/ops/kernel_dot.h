@@ -74,16 +74,24 @@ int32_t nearest(float x) {
   return bits - 0x4B400000;
 }
 
-Ints clamped(Ints value, int32_t highest) {
-  const Ints zero = {};
-  value = value < zero ? zero : value;
-  return value > zero + highest ? zero + highest : value;
+Ints at_most(Ints value, int32_t highest) {
+  const Ints limit = highest - Ints{};
+  return value < limit ? value : limit;
 }
 
+// The low byte of each lane.
 void store_bytes(uint8_t* to, Ints value) {
+#if defined(__AVX2__) && CRISP_VECTOR_BYTES == 32
+  const __m256i low_bytes = _mm256_set1_epi32(0x0C080400);
+  const __m256i bytes = _mm256_shuffle_epi8((__m256i)value, low_bytes);
+  const __m128i joined =
+      _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), joined);
+#else
   using Narrow = uint8_t __attribute__((vector_size(CRISP_VECTOR_BYTES / 4)));
   const Narrow narrow = __builtin_convertvector(value, Narrow);
   __builtin_memcpy(to, &narrow, sizeof(narrow));
+#endif
 }
 
 }  // namespace

@@ -1,10 +1,10 @@
 // The kernel of the row operators (rows.h): one source for every instruction set.
 //
 // CMakeLists.txt compiles it once for each, with CRISP_ISA as the namespace, CRISP_VECTOR_BYTES as
-// the width of a vector and CRISP_ROW_TILE as the number of rows whose accumulators, three vectors
-// each, fit in the registers. kernel.h says what this file must not use.
+// the width of a vector and CRISP_ROW_TILE as the number of rows whose sums, two vectors each, fit
+// in the registers. kernel.h says what this file must not use.
 //
-// A product goes panel by panel of three vectors of outputs. A panel of weights stays in the first
+// A product goes panel by panel of two vectors of outputs. A panel of weights stays in the first
 // cache while the rows of the block pass by it, tile by tile; the scale, the bias and GELU are
 // applied to the sums while they are still in registers.
 #include "row_kernel.h"
@@ -19,7 +19,7 @@ namespace CRISP_ISA {
 namespace {
 
 constexpr int kRowTile = CRISP_ROW_TILE;
-constexpr int kVectors = 3;  // of outputs in a panel
+constexpr int kVectors = 2;  // of outputs in a panel
 constexpr int64_t kColumns = kVectors * kLanes;
 static_assert(kColumns <= kMaxColumns, "outputs are not padded enough");
 
@@ -98,13 +98,12 @@ void quantise_row(const float* x, int64_t width, uint8_t* quantised, float* scal
   const float inverse = nan_or_zero == 0.0f ? 1.0f / usable : 0.0f;
   const int32_t zero = nearest(-lowest * inverse);
   for (int64_t i = 0; i < whole; i += kLanes) {
-    store_bytes(quantised + i, clamped(nearest(load(x + i) * inverse) + zero, kActivationLevels));
+    // Both may be rounded up, to 128 together.
+    store_bytes(quantised + i, at_most(nearest(load(x + i) * inverse) + zero, kActivationLevels));
   }
   for (int64_t i = whole; i < width; ++i) {
     const int32_t value = nearest(x[i] * inverse) + zero;
-    quantised[i] = static_cast<uint8_t>(value < 0                   ? 0
-                                        : value > kActivationLevels ? kActivationLevels
-                                                                    : value);
+    quantised[i] = static_cast<uint8_t>(value < kActivationLevels ? value : kActivationLevels);
   }
   for (int64_t i = width; i < padded(width, kStep); ++i) quantised[i] = 0;
   *scale = usable + nan_or_zero;

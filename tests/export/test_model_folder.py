@@ -28,13 +28,13 @@ DEV = Path(__file__).parents[2] / "examples" / "dev.tsv"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real run of the real base, one epoch of the example texts."""
+    """A real run of the real base, six epochs of the example texts."""
     out = tmp_path_factory.mktemp("runs") / "sparse"
     settings = TrainingSettings(
         data=(str(TRAIN),),
         dev=(str(DEV),),
         attention=AttentionPattern("topk", density=0.2),
-        epochs=3,
+        epochs=6,
         learning_rate=3e-4,
         batch_size=16,
         precision="fp32",
@@ -56,7 +56,7 @@ def test_the_manifest_says_what_was_done(exported: ModelFolder) -> None:
     assert manifest.labels == ("negative", "positive")
     assert manifest.max_tokens == 512
     assert manifest.trained.base_model == "minilm"
-    assert manifest.trained.settings["epochs"] == 3
+    assert manifest.trained.settings["epochs"] == 6
     assert manifest.trained.data[0].rows == len(read_examples(TRAIN))
     assert 22_000_000 < manifest.parameters < 23_000_000
     assert manifest.parity["fp32_difference"] <= parity.FP32_TOLERANCE
