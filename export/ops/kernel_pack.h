@@ -78,7 +78,12 @@ void mean_of_rows(const float* from, int64_t stride, int64_t rows, int64_t head_
   int64_t d = 0;
   for (; d + kLanes <= head_size; d += kLanes) {
     Floats sum = {};
-    for (int64_t row = 0; row < rows; ++row) sum += load(from + row * stride + d);
+    for (int64_t row = 0; row < rows; ++row) {
+      if (d == 0 && row + kRowsAhead < rows) {
+        prefetch_row(from + (row + kRowsAhead) * stride, head_size);
+      }
+      sum += load(from + row * stride + d);
+    }
     store(mean + d, sum / count);
   }
   for (; d < head_size; ++d) {

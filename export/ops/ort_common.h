@@ -113,8 +113,8 @@ inline InferredShape input_shape(OrtShapeInferContext* context, size_t input) {
   return shape;
 }
 
-// False where the node lacks this output. An unknown size gets a name of its own: ONNX Runtime takes
-// those without one for equal, and plans its memory by that.
+// False where the node lacks this output. An unknown size gets a name of its own: ONNX Runtime
+// takes those without one for equal, and plans its memory by that.
 inline bool set_output_shape(OrtShapeInferContext* context, size_t output,
                              ONNXTensorElementDataType type, const InferredShape& shape) {
   static std::atomic<int64_t> unknown{0};

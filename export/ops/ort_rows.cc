@@ -13,6 +13,7 @@
 // session is made. Attribute `epsilon`, of the LayerNorms.
 #include <memory>
 
+#include "isa.h"
 #include "ort_common.h"
 #include "rows.h"
 
@@ -44,19 +45,20 @@ class Constants {
   }
 
   // weight [inputs, outputs], scale and bias [outputs]; a negative size admits any.
-  std::unique_ptr<PackedLinear> take_linear(Isa isa, int64_t inputs, int64_t outputs) {
+  std::unique_ptr<PackedLinear> take_linear(const RowKernel& kernel, int64_t inputs,
+                                            int64_t outputs) {
     const Ort::ConstValue weight = take("weight");
     check_shape("weight", weight, {inputs, outputs});
     const Shape shape = shape_of(weight);
     const float* const scale = take_floats("scale", shape[1]);
     const float* const bias = take_floats("bias", shape[1]);
     if (type_of(weight) == kInt8) {
-      return std::make_unique<PackedLinear>(isa, weight.GetTensorData<int8_t>(), scale, bias,
+      return std::make_unique<PackedLinear>(kernel, weight.GetTensorData<int8_t>(), scale, bias,
                                             shape[0], shape[1]);
     }
     if (type_of(weight) != kFloat) throw std::invalid_argument("weight must be float or int8");
-    return std::make_unique<PackedLinear>(isa, weight.GetTensorData<float>(), scale, bias, shape[0],
-                                          shape[1]);
+    return std::make_unique<PackedLinear>(kernel, weight.GetTensorData<float>(), scale, bias,
+                                          shape[0], shape[1]);
   }
 
   LayerNorm take_norm(int64_t width) {
@@ -107,8 +109,8 @@ class LinearKernel {
   static constexpr size_t kInputs = 4;
   static constexpr size_t kOutputs = 1;
 
-  explicit LinearKernel(const Ort::ConstKernelInfo& info) : isa_(choose_isa()) {
-    layer_ = Constants(info, 1).take_linear(isa_, -1, -1);
+  explicit LinearKernel(const Ort::ConstKernelInfo& info) : kernel_(row_kernel_for(choose_isa())) {
+    layer_ = Constants(info, 1).take_linear(kernel_, -1, -1);
   }
 
   void compute(const Ort::KernelContext& context) const {
@@ -117,7 +119,7 @@ class LinearKernel {
     check_shape("x", x, {-1, weights.inputs});
     const int64_t rows = shape_of(x)[0];
     Ort::UnownedValue y = context.GetOutput(0, {rows, weights.outputs});
-    linear(isa_, *layer_, x.GetTensorData<float>(), rows, y.GetTensorMutableData<float>(),
+    linear(kernel_, *layer_, x.GetTensorData<float>(), rows, y.GetTensorMutableData<float>(),
            threads_of(context));
   }
 
@@ -129,7 +131,7 @@ class LinearKernel {
   }
 
  private:
-  Isa isa_;
+  const RowKernel& kernel_;
   std::unique_ptr<PackedLinear> layer_;
 };
 
@@ -140,15 +142,16 @@ class PostAttentionKernel {
   static constexpr size_t kInputs = kQkv ? 18 : 15;
   static constexpr size_t kOutputs = kQkv ? 2 : 1;
 
-  explicit PostAttentionKernel(const Ort::ConstKernelInfo& info) : isa_(choose_isa()) {
+  explicit PostAttentionKernel(const Ort::ConstKernelInfo& info)
+      : kernel_(row_kernel_for(choose_isa())) {
     Constants constants(info, 2);
-    weights_.out = constants.take_linear(isa_, -1, -1);
+    weights_.out = constants.take_linear(kernel_, -1, -1);
     width_ = weights_.out->weights().outputs;
     weights_.attended = constants.take_norm(width_);
-    weights_.inner = constants.take_linear(isa_, width_, -1);
-    weights_.outer = constants.take_linear(isa_, weights_.inner->weights().outputs, width_);
+    weights_.inner = constants.take_linear(kernel_, width_, -1);
+    weights_.outer = constants.take_linear(kernel_, weights_.inner->weights().outputs, width_);
     weights_.output = constants.take_norm(width_);
-    if (kQkv) weights_.qkv = constants.take_linear(isa_, width_, -1);
+    if (kQkv) weights_.qkv = constants.take_linear(kernel_, width_, -1);
   }
 
   void compute(const Ort::KernelContext& context) const {
@@ -163,8 +166,9 @@ class PostAttentionKernel {
       const int64_t outputs = weights_.qkv->weights().outputs;
       qkv = context.GetOutput(1, {rows, outputs}).template GetTensorMutableData<float>();
     }
-    post_attention(isa_, weights_, attended.GetTensorData<float>(), hidden.GetTensorData<float>(),
-                   rows, output.GetTensorMutableData<float>(), qkv, threads_of(context));
+    post_attention(kernel_, weights_, attended.GetTensorData<float>(),
+                   hidden.GetTensorData<float>(), rows, output.GetTensorMutableData<float>(), qkv,
+                   threads_of(context));
   }
 
   static void infer(OrtShapeInferContext* context) {
@@ -179,7 +183,7 @@ class PostAttentionKernel {
   }
 
  private:
-  Isa isa_;
+  const RowKernel& kernel_;
   int64_t width_ = 0;
   PostAttentionWeights weights_;
 };
@@ -190,7 +194,7 @@ class EmbedKernel {
   static constexpr size_t kInputs = 8;
   static constexpr size_t kOutputs = 1;
 
-  explicit EmbedKernel(const Ort::ConstKernelInfo& info) : isa_(choose_isa()) {
+  explicit EmbedKernel(const Ort::ConstKernelInfo& info) : kernel_(row_kernel_for(choose_isa())) {
     Constants constants(info, 2);
     words_ = constants.take_table("words");
     positions_ = constants.take_table("positions");
@@ -216,7 +220,7 @@ class EmbedKernel {
     check_cu_seqlens(cu_seqlens, count, tokens);
     Ort::UnownedValue hidden =
         context.GetOutput(0, {tokens, static_cast<int64_t>(norm_.gamma.size())});
-    embed(isa_, words_, positions_, norm_, ids.GetTensorData<int64_t>(), cu_seqlens, count - 1,
+    embed(kernel_, words_, positions_, norm_, ids.GetTensorData<int64_t>(), cu_seqlens, count - 1,
           hidden.GetTensorMutableData<float>(), threads_of(context));
   }
 
@@ -228,7 +232,7 @@ class EmbedKernel {
   }
 
  private:
-  Isa isa_;
+  const RowKernel& kernel_;
   EmbeddingTable words_{};  // they stay in the memory of the session
   EmbeddingTable positions_{};
   LayerNorm norm_;

@@ -89,9 +89,10 @@ void for_blocks(int64_t rows, const Widths& widths, const ParallelFor& parallel_
 }  // namespace
 
 template <typename Weight>
-void PackedLinear::pack(Isa isa, const Weight* weight, const float* scale, const float* bias) {
+void PackedLinear::pack(const RowKernel& kernel, const Weight* weight, const float* scale,
+                        const float* bias) {
   constexpr int64_t kGroup = sizeof(float) / sizeof(Weight);  // inputs that lie side by side
-  const int64_t columns = row_kernel_for(isa).columns;
+  const int64_t columns = kernel.columns;
   const int64_t inputs = kGroup == 1 ? weights_.inputs : round_up(weights_.inputs, kStep);
   const int64_t outputs = round_up(weights_.outputs, columns);
   columns_.assign(static_cast<size_t>(3 * round_up(outputs, kMaxColumns)), 0.0f);
@@ -119,16 +120,16 @@ void PackedLinear::pack(Isa isa, const Weight* weight, const float* scale, const
   weights_.weight_sum = sums;
 }
 
-PackedLinear::PackedLinear(Isa isa, const float* weight, const float* scale, const float* bias,
-                           int64_t inputs, int64_t outputs)
+PackedLinear::PackedLinear(const RowKernel& kernel, const float* weight, const float* scale,
+                           const float* bias, int64_t inputs, int64_t outputs)
     : panels_(nullptr, &free) {
   weights_.inputs = inputs;
   weights_.outputs = outputs;
-  pack(isa, weight, scale, bias);
+  pack(kernel, weight, scale, bias);
 }
 
-PackedLinear::PackedLinear(Isa isa, const int8_t* weight, const float* scale, const float* bias,
-                           int64_t inputs, int64_t outputs)
+PackedLinear::PackedLinear(const RowKernel& kernel, const int8_t* weight, const float* scale,
+                           const float* bias, int64_t inputs, int64_t outputs)
     : panels_(nullptr, &free) {
   const auto allowed = [](int8_t value) {
     return value >= -kWeightLevels && value <= kWeightLevels;
@@ -143,12 +144,11 @@ PackedLinear::PackedLinear(Isa isa, const int8_t* weight, const float* scale, co
   }
   weights_.inputs = inputs;
   weights_.outputs = outputs;
-  pack(isa, weight, scale, bias);
+  pack(kernel, weight, scale, bias);
 }
 
-void linear(Isa isa, const PackedLinear& layer, const float* x, int64_t rows, float* y,
-            const ParallelFor& parallel_for) {
-  const RowKernel& kernel = row_kernel_for(isa);
+void linear(const RowKernel& kernel, const PackedLinear& layer, const float* x, int64_t rows,
+            float* y, const ParallelFor& parallel_for) {
   const LinearWeights& weights = layer.weights();
   for_blocks(rows, {weights.inputs, 0, 0}, parallel_for,
              [&](int64_t begin, int64_t count, const RowScratch& scratch) {
@@ -158,10 +158,9 @@ void linear(Isa isa, const PackedLinear& layer, const float* x, int64_t rows, fl
              });
 }
 
-void post_attention(Isa isa, const PostAttentionWeights& weights, const float* context,
-                    const float* hidden, int64_t rows, float* output, float* qkv,
-                    const ParallelFor& parallel_for) {
-  const RowKernel& kernel = row_kernel_for(isa);
+void post_attention(const RowKernel& kernel, const PostAttentionWeights& weights,
+                    const float* context, const float* hidden, int64_t rows, float* output,
+                    float* qkv, const ParallelFor& parallel_for) {
   const LinearWeights& out = weights.out->weights();
   const LinearWeights& inner = weights.inner->weights();
   const LinearWeights& outer = weights.outer->weights();
@@ -188,10 +187,9 @@ void post_attention(Isa isa, const PostAttentionWeights& weights, const float* c
   for_blocks(rows, {std::max({out.inputs, width, wide}), wide, width}, parallel_for, block);
 }
 
-void embed(Isa isa, const EmbeddingTable& words, const EmbeddingTable& positions,
+void embed(const RowKernel& kernel, const EmbeddingTable& words, const EmbeddingTable& positions,
            const LayerNorm& norm, const int64_t* input_ids, const int32_t* cu_seqlens,
            int64_t batch, float* hidden, const ParallelFor& parallel_for) {
-  const RowKernel& kernel = row_kernel_for(isa);
   const int64_t tokens = cu_seqlens[batch];
   const int64_t width = static_cast<int64_t>(norm.gamma.size());
   std::vector<int64_t> position(static_cast<size_t>(tokens));

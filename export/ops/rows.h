@@ -25,7 +25,6 @@
 #include <memory>
 #include <vector>
 
-#include "isa.h"
 #include "row_kernel.h"
 #include "sparse_attention.h"
 
@@ -34,21 +33,21 @@ namespace crisp {
 // Memory aligned to a cache line.
 using Aligned = std::unique_ptr<void, decltype(&free)>;
 
-// A linear layer, its weights laid out for the kernel of one instruction set.
+// A linear layer, its weights laid out for one kernel, which alone may compute with them.
 class PackedLinear {
  public:
   // weight: [inputs, outputs], row by row, float or int8 with every value in [-64, 64];
   // scale, bias: [outputs]. All are copied. Throws std::invalid_argument for other values.
-  PackedLinear(Isa isa, const float* weight, const float* scale, const float* bias, int64_t inputs,
-               int64_t outputs);
-  PackedLinear(Isa isa, const int8_t* weight, const float* scale, const float* bias, int64_t inputs,
-               int64_t outputs);
+  PackedLinear(const RowKernel& kernel, const float* weight, const float* scale, const float* bias,
+               int64_t inputs, int64_t outputs);
+  PackedLinear(const RowKernel& kernel, const int8_t* weight, const float* scale, const float* bias,
+               int64_t inputs, int64_t outputs);
 
   const LinearWeights& weights() const { return weights_; }
 
  private:
   template <typename Weight>
-  void pack(Isa isa, const Weight* weight, const float* scale, const float* bias);
+  void pack(const RowKernel& kernel, const Weight* weight, const float* scale, const float* bias);
 
   LinearWeights weights_{};
   std::vector<float> columns_;  // scale, bias and sum of the weights, of each output
@@ -70,14 +69,14 @@ struct PostAttentionWeights {
 };
 
 // y [rows, N] from x [rows, K].
-void linear(Isa isa, const PackedLinear& layer, const float* x, int64_t rows, float* y,
-            const ParallelFor& parallel_for);
+void linear(const RowKernel& kernel, const PackedLinear& layer, const float* x, int64_t rows,
+            float* y, const ParallelFor& parallel_for);
 
 // output [rows, H] and, where the weights have it, qkv [rows, 3H]; from context and hidden
 // [rows, H].
-void post_attention(Isa isa, const PostAttentionWeights& weights, const float* context,
-                    const float* hidden, int64_t rows, float* output, float* qkv,
-                    const ParallelFor& parallel_for);
+void post_attention(const RowKernel& kernel, const PostAttentionWeights& weights,
+                    const float* context, const float* hidden, int64_t rows, float* output,
+                    float* qkv, const ParallelFor& parallel_for);
 
 // Tables of embeddings, float or int8, with a scale for each row: [count, H] and [count].
 struct EmbeddingTable {
@@ -90,7 +89,7 @@ struct EmbeddingTable {
 // hidden [T, H] of input_ids [T]; positions count from 0 in each sequence. `cu_seqlens` [B + 1] has
 // been checked. Throws std::invalid_argument for an id outside the words, or a sequence with more
 // tokens than there are positions.
-void embed(Isa isa, const EmbeddingTable& words, const EmbeddingTable& positions,
+void embed(const RowKernel& kernel, const EmbeddingTable& words, const EmbeddingTable& positions,
            const LayerNorm& norm, const int64_t* input_ids, const int32_t* cu_seqlens,
            int64_t batch, float* hidden, const ParallelFor& parallel_for);
 

@@ -190,7 +190,8 @@ std::string text_of(const Problem& problem) {
 
 std::vector<Isa> supported_isas() {
   std::vector<Isa> isas;
-  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa :
+       {Isa::kBaseline, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512, Isa::kAvx512Vnni}) {
     if (is_supported(isa)) isas.push_back(isa);
   }
   return isas;

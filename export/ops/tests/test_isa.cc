@@ -21,7 +21,8 @@ TEST_CASE("the fastest supported instruction set is chosen") {
 }
 
 TEST_CASE("CRISP_ISA forces one") {
-  for (const Isa isa : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa :
+       {Isa::kBaseline, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512, Isa::kAvx512Vnni}) {
     const Environment forced(name_of(isa));
     if (is_supported(isa)) {
       CHECK(choose_isa() == isa);
