@@ -21,6 +21,7 @@ namespace {
 constexpr int kRowTile = CRISP_ROW_TILE;
 constexpr int kVectors = 2;  // of outputs in a panel
 constexpr int64_t kColumns = kVectors * kLanes;
+constexpr int64_t kLine = 64;  // of the cache
 static_assert(kColumns <= kMaxColumns, "outputs are not padded enough");
 
 constexpr int64_t padded(int64_t value, int64_t multiple) {
@@ -129,8 +130,10 @@ void store_outputs(float* y, int64_t column, int64_t outputs, Floats value) {
   for (int64_t lane = 0; column + lane < outputs; ++lane) y[column + lane] = value[lane];
 }
 
+// `ahead` is what lies that many bytes further in the weights and is fetched meanwhile: the next
+// panel for the first tile of each, since the caches hold the weights of a layer at most.
 template <int kRows>
-void multiply_tile(const Rows& rows, int64_t row, int64_t column) {
+void multiply_tile(const Rows& rows, int64_t row, int64_t column, int64_t ahead) {
   const LinearWeights& layer = rows.layer;
   Floats sums[kRows][kVectors];
   if (layer.quantised) {
@@ -139,6 +142,10 @@ void multiply_tile(const Rows& rows, int64_t row, int64_t column) {
     const uint8_t* x = rows.scratch.quantised + row * rows.quantised_stride;
     Ints dots[kRows][kVectors] = {};
     for (int64_t i = 0; i < inputs; i += kStep, panel += kStep * kColumns) {
+#pragma GCC unroll 8
+      for (int64_t line = 0; line < kStep * kColumns; line += kLine) {
+        __builtin_prefetch(panel + ahead + line, 0, 2);
+      }
       Bytes first[kVectors];
       Bytes second[kVectors];
 #pragma GCC unroll 4
@@ -172,6 +179,7 @@ void multiply_tile(const Rows& rows, int64_t row, int64_t column) {
     const float* x = rows.x + row * rows.x_stride;
     Floats dots[kRows][kVectors] = {};
     for (int64_t i = 0; i < layer.inputs; ++i, panel += kColumns) {
+      __builtin_prefetch(reinterpret_cast<const char*>(panel) + ahead, 0, 2);
       Floats weights[kVectors];
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) weights[v] = load(panel + v * kLanes);
@@ -202,11 +210,11 @@ void multiply_tile(const Rows& rows, int64_t row, int64_t column) {
 
 // The above for a number of rows that is known at run time only.
 template <int kRows = kRowTile>
-void multiply_tile(int64_t count, const Rows& rows, int64_t row, int64_t column) {
+void multiply_tile(int64_t count, const Rows& rows, int64_t row, int64_t column, int64_t ahead) {
   if constexpr (kRows > 1) {
-    if (count < kRows) return multiply_tile<kRows - 1>(count, rows, row, column);
+    if (count < kRows) return multiply_tile<kRows - 1>(count, rows, row, column, ahead);
   }
-  multiply_tile<kRows>(rows, row, column);
+  multiply_tile<kRows>(rows, row, column, ahead);
 }
 
 void linear(const LinearWeights& layer, const float* x, int64_t x_stride, int64_t count,
@@ -222,11 +230,14 @@ void linear(const LinearWeights& layer, const float* x, int64_t x_stride, int64_
   }
   // Tiles of like size: 13 rows are 5 + 4 + 4 rather than 6 + 6 + 1.
   const int64_t tiles = (count + kRowTile - 1) / kRowTile;
+  const int64_t panel_bytes =
+      kColumns * (layer.quantised ? rows.quantised_stride : layer.inputs * int64_t{sizeof(float)});
   for (int64_t column = 0; column < layer.outputs; column += kColumns) {
+    const bool is_last = column + kColumns >= layer.outputs;
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t begin = count * tile / tiles;
       const int64_t end = count * (tile + 1) / tiles;
-      multiply_tile(end - begin, rows, begin, column);
+      multiply_tile(end - begin, rows, begin, column, tile == 0 && !is_last ? panel_bytes : 0);
     }
   }
 }
