@@ -77,20 +77,36 @@ def make_session(
     of a file starts with into which ONNX Runtime writes the time of every node. Raises
     ModelFolderError where ONNX Runtime refuses the file.
     """
+    found = find_op_library() if library is None else library
+    options = session_options(threads)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    return open_session(model, options, found)
+
+
+def session_options(
+    threads: int | None = None, *, spinning: bool = False
+) -> onnxruntime.SessionOptions:
+    """The options of `make_session`, chosen by what `export.bench.session_options` measures."""
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
-    found = find_op_library() if library is None else library
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or _processors()
     options.inter_op_num_threads = 1
     # Spinning threads starve each other, and everything else, on a shared host.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if profile is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(profile)
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    return options
+
+
+def open_session(
+    model: Path, options: onnxruntime.SessionOptions, library: OpLibrary
+) -> onnxruntime.InferenceSession:
+    """Opens `model` on the CPU, with the compiled operators where `library` has them. Raises
+    ModelFolderError where ONNX Runtime refuses the file."""
     try:
-        if found.path is not None:
-            options.register_custom_ops_library(str(found.path))
+        if library.path is not None:
+            options.register_custom_ops_library(str(library.path))
         return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the classes of onnxruntime's errors share no base but this one
         raise ModelFolderError(
