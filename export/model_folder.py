@@ -141,7 +141,7 @@ def _build(
         ),
         measured=tuple(_measure(file, *pair) for pair in zip(measured, encoded, strict=True)),
         parity=parity,
-        operators=_operators(graph),
+        operators=operators_of(graph),
         versions=record.versions
         | {"onnx": version("onnx"), "onnxruntime": onnxruntime.__version__},
         files={part: facts_of(folder / part) for part in (MODEL_FILE, TOKENIZER_FILE)},
@@ -156,7 +156,7 @@ def weights_of(model: DistilBertForSequenceClassification) -> dict[str, NDArray[
     return {name: tensor.float().cpu().numpy() for name, tensor in model.state_dict().items()}
 
 
-def _operators(graph: onnx.ModelProto) -> tuple[Operator, ...]:
+def operators_of(graph: onnx.ModelProto) -> tuple[Operator, ...]:
     """Our operators in the graph, by name."""
     names = {node.op_type for node in graph.graph.node if node.domain == DOMAIN}
     return tuple(Operator(domain=DOMAIN, name=n, version=DOMAIN_VERSION) for n in sorted(names))

@@ -94,6 +94,7 @@ def session_options(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or _processors()
     options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what it logs as an error it raises too: one line is enough
     # Spinning threads starve each other, and everything else, on a shared host.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     return options

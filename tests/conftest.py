@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from export import manifest
 from export.manifest import ModelFolder
 from training.pattern import AttentionPattern
+from training.pruning import TokenPruning
 
 # No test times anything: a busy machine must not fail a property.
 settings.register_profile("crisp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -26,9 +27,10 @@ WORDS = (
 )
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 MAX_TOKENS = 32
+# The numbers are small enough that a text of 32 tokens has blocks to choose from, and loses tokens.
 PATTERNS = {
-    "dense": AttentionPattern("dense"),
-    "sparse": AttentionPattern("topk", density=0.2),
+    "dense": (AttentionPattern("dense"), None),
+    "sparse": (AttentionPattern("blocktopk", size=4, density=0.3), TokenPruning((0.5,), floor=4)),
 }
 
 
@@ -36,8 +38,8 @@ PATTERNS = {
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the model folders `dense` and `sparse`. Read only."""
     folder = tmp_path_factory.mktemp("models")
-    for name, pattern in PATTERNS.items():
-        write_model_folder(folder / name, pattern)
+    for name, (pattern, pruning) in PATTERNS.items():
+        write_model_folder(folder / name, pattern, pruning)
     return folder
 
 
@@ -47,13 +49,16 @@ def model_folder(models_dir: Path) -> ModelFolder:
     return ModelFolder.load(models_dir / "sparse")
 
 
-def write_model_folder(folder: Path, pattern: AttentionPattern) -> None:
+def write_model_folder(
+    folder: Path, pattern: AttentionPattern, pruning: TokenPruning | None = None
+) -> None:
     """A model folder of two layers with random weights, large enough that texts differ."""
     import onnx
     import torch
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
     from export.graph import packed_graph
+    from export.model_folder import operators_of
 
     folder.mkdir(parents=True)
     config = DistilBertConfig(
@@ -68,17 +73,19 @@ def write_model_folder(folder: Path, pattern: AttentionPattern) -> None:
     torch.manual_seed(0)
     model = DistilBertForSequenceClassification(config)
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    onnx.save(packed_graph(weights, config, pattern), folder / "model.onnx")
+    graph = packed_graph(weights, config, pattern, pruning)
+    onnx.save(graph, folder / "model.onnx")
     _tokenizer(folder / "tokenizer.json")
     facts = manifest.Manifest(
         name=folder.name,
         labels=("negative", "positive"),
         max_tokens=MAX_TOKENS,
         attention=pattern.to_dict(),
+        pruning=None if pruning is None else pruning.to_dict(),
         precision="fp32",
         parameters=sum(array.size for array in weights.values()),
         trained=manifest.TrainingFacts(base_model="random", data=(), seed=0, settings={}),
-        operators=(manifest.Operator(domain="crisp", name="SparseAttention", version=1),),
+        operators=operators_of(graph),
         files={file: manifest.facts_of(folder / file) for file in ("model.onnx", "tokenizer.json")},
     )
     (folder / "manifest.json").write_text(manifest.dump(facts))

@@ -168,6 +168,21 @@ def test_a_manifest_of_another_schema_is_refused(
     assert isinstance(error.value, ExportError)
 
 
+@pytest.mark.parametrize("version", [0, 2])
+def test_operators_of_another_version_are_refused(folder: Path, version: int) -> None:
+    change_manifest(folder, lambda fields: fields["operators"][0].update(version=version))
+    said = f"needs version {version} of crisp::SparseAttention, and this is version 1: export"
+    with pytest.raises(ModelFolderError, match=said) as error:
+        ModelFolder.load(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_operators_of_other_domains_have_their_own_versions(folder: Path) -> None:
+    other = {"domain": "com.microsoft", "name": "Gelu", "version": 7}
+    change_manifest(folder, lambda fields: fields["operators"].append(other))
+    assert len(ModelFolder.load(folder).manifest.operators) == 2
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b'{"a": 1'])
 def test_a_manifest_that_is_no_manifest_is_refused(folder: Path, text: bytes) -> None:
     (folder / MANIFEST_FILE).write_bytes(text)

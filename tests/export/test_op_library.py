@@ -12,6 +12,7 @@ from export import op_library
 from export.errors import ModelFolderError
 from export.manifest import ModelFolder
 from export.op_library import OpLibrary, find_op_library, make_session
+from training.machine import environment
 
 needs_library = pytest.mark.skipif(
     not op_library.DEFAULT_PATH.is_file(),
@@ -114,6 +115,39 @@ def test_files_that_are_no_models_are_reported(tmp_path: Path) -> None:
     file.write_bytes(b"\x00rubbish")
     with pytest.raises(ModelFolderError, match=r"cannot open .*model\.onnx"):
         make_session(file)
+
+
+def _lacking() -> str | None:
+    """An instruction set that the library knows and this processor has not, if there is one."""
+    flags = set(environment()["instruction_sets"])
+    needed = {"avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "avx512": "avx512f"}
+    return next((name for name, flag in needed.items() if flag not in flags), None)
+
+
+@needs_library
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("sse9", "is unknown; expected one of .*baseline"),
+        pytest.param(
+            _lacking(),
+            "this processor does not support it; unset CRISP_ISA",
+            marks=pytest.mark.skipif(_lacking() is None, reason="this processor has them all"),
+        ),
+    ],
+)
+def test_an_instruction_set_that_is_not_there_is_one_line(
+    name: str,
+    said: str,
+    model_folder: ModelFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CRISP_ISA", name)
+    with pytest.raises(ModelFolderError, match=f"CRISP_ISA={name}.*{said}") as error:
+        make_session(model_folder.model, threads=1)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""  # ONNX Runtime would log it as well
 
 
 def test_no_threads_are_refused(tmp_path: Path) -> None:

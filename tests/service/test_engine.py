@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from export import manifest
 from export.errors import ModelFolderError
 from export.manifest import ModelFolder
-from export.op_library import OpLibrary
+from export.op_library import OpLibrary, find_op_library
 from service.engine import PACK_TOKENS, PACK_TOKENS_FALLBACK, Answer, Engine, packs, softmax
 
 TEXTS = [
@@ -26,6 +26,11 @@ TEXTS = [
     "this story of a film is not a bad story",
     "zzz ☃ \u200b",
 ]
+
+
+needs_library = pytest.mark.skipif(
+    not find_op_library().available, reason="the compiled operators are not built"
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +82,65 @@ def test_company_and_packing_do_not_change_a_prediction(
 
 def test_no_text_gives_no_prediction(engine: Engine) -> None:
     assert engine.predict([]).predictions == []
+
+
+def test_a_thousand_texts_are_answered_as_each_alone(engine: Engine) -> None:
+    texts = [TEXTS[i % len(TEXTS)] for i in range(1_024)]
+    alone = np.array([scores_of(engine.predict([text]))[0] for text in TEXTS])
+    found = scores_of(engine.predict(texts))
+    assert found == pytest.approx(alone[np.arange(1_024) % len(TEXTS)], abs=1e-6)
+
+
+@needs_library
+def test_a_full_pack_is_one_run_and_answered_as_each_alone(engine: Engine) -> None:
+    """16,384 tokens, the most that one run of the graph gets."""
+    maximum = engine.manifest.max_tokens
+    assert PACK_TOKENS % maximum == 0
+    texts = [(text + " ") * maximum for text in TEXTS]
+    count = PACK_TOKENS // maximum
+    together = engine.predict([texts[i % len(texts)] for i in range(count)])
+    lengths = [prediction.tokens for prediction in together.predictions]
+    assert lengths == [maximum] * count
+    assert list(packs(lengths, engine.pack_tokens)) == [(0, count)]
+    alone = np.array([scores_of(engine.predict([text]))[0] for text in texts])
+    expected = alone[np.arange(count) % len(texts)]
+    assert scores_of(together) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\n"])
+def test_a_text_without_words_is_read_as_its_two_special_tokens(engine: Engine, text: str) -> None:
+    company = engine.predict(["a warm film", text, "dull"])
+    (alone,) = engine.predict([text]).predictions
+    assert alone.tokens == company.predictions[1].tokens == 2
+    assert not alone.truncated
+    assert alone.score == pytest.approx(company.predictions[1].score, abs=1e-6)
+
+
+def test_a_sequence_of_one_token_is_answered(engine: Engine) -> None:
+    """No text gives one, but the graph takes it."""
+    found = engine.logits([[2], [2, 5, 3]])
+    assert found == pytest.approx(
+        np.concatenate([engine.logits([[2]]), engine.logits([[2, 5, 3]])]), abs=1e-6
+    )
+    assert np.isfinite(found).all()
+
+
+def test_the_served_model_prunes_and_selects_blocks(engine: Engine) -> None:
+    """Or the tests of this folder would not cover what the bundled model does."""
+    graph = onnx.load(engine.folder.model).graph
+    names = {node.op_type for node in graph.node if node.domain == "crisp"}
+    assert {"SparseAttention", "PruneTokens"} <= names
+    assert names == {operator.name for operator in engine.manifest.operators}
+    assert engine.manifest.attention["name"] == "blocktopk"
+    assert engine.manifest.pruning == {"keep": [0.5], "floor": 4}
+
+
+@needs_library
+def test_the_compiled_operators_and_the_fallback_agree(engine: Engine) -> None:
+    fallback = Engine(engine.folder, threads=1, library=OpLibrary(None, "left out by the test"))
+    texts = [*TEXTS, *(text + " " + other for text in TEXTS for other in TEXTS)]
+    found = scores_of(engine.predict(texts))
+    assert found == pytest.approx(scores_of(fallback.predict(texts)), abs=1e-5)
 
 
 @pytest.mark.parametrize("over", [-1, 0, 1, 500])
