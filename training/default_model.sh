@@ -19,9 +19,6 @@ mkdir -p "$out/polarity"
 awk 'NR == 1 || (NR - 2) % 10 != 0' "$data/polarity/all.tsv" >"$out/polarity/train.tsv"
 awk 'NR == 1 || (NR - 2) % 10 == 0' "$data/polarity/all.tsv" >"$out/polarity/held_out.tsv"
 
-# Every fifth phrase is enough to learn to do with less.
-awk 'NR == 1 || NR % 5 == 0' "$data/sst2/train.tsv" >"$out/phrases.tsv"
-
 train() {
   [ -f "$out/$1/run.json" ] || "$crisp" train --out "$out/$1" --seed 0 --batch-tokens 4096 \
     --max-tokens 256 --attention-dropout 0 "${@:2}" \
@@ -30,9 +27,9 @@ train() {
 }
 train dense --base minilm --attention dense --epochs 3 --learning-rate 8e-5 --batch-size 64 \
   --average-from 0.57 --data "$data/sst2/train.tsv" --data "$out/polarity/train.tsv"
-train sparse --base "$out/dense" --teacher "$out/dense" --attention blocktopk --size 32 \
-  --density 0.25 --prune 0.75,0.6,0.45,0.3,0.2 --prune-floor 20 --epochs 1 --learning-rate 3e-5 \
-  --average-from 0.5 --data "$data/sst2/train_sentences.tsv" --data "$out/phrases.tsv"
+train sparse --base "$out/dense" --teacher "$out/dense" --attention blocktopk --size 64 --k 4 \
+  --prune 1,1,0.7,0.3,0.1 --prune-floor 8 --epochs 1 --learning-rate 2e-5 --average-from 0.5 \
+  --data "$data/sst2/train_sentences.tsv"
 
 for name in dense sparse; do
   "$crisp" export "$out/$name" --out "$out/models/$name" --replace \
