@@ -36,13 +36,14 @@ class Target:
 
     `models` is its answer to GET /models. `alive` is cheap and raises LoadTestError where the
     process is known to be gone; `check` asks the service itself. `started_with` is the command that
-    started it, or None.
+    started it, or None; `processes` are those that it started then.
     """
 
     url: str
     models: Any
     alive: Callable[[], None]
     started_with: str | None = None
+    processes: tuple[psutil.Process, ...] = ()
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -98,7 +99,8 @@ def started_service(models: Path | None, *, timeout: float = 120.0) -> Iterator[
             url = f"http://{_HOST}:{port}"
             _wait_until_ready(url, alive, log, timeout)
             family = descendants(process)
-            yield Target(url, models_at(url), alive, shlex.join(["crisp", "serve", *options]))
+            command = shlex.join(["crisp", "serve", *options])
+            yield Target(url, models_at(url), alive, command, tuple(family))
         finally:
             stop(process, known=family)
 
