@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from time import perf_counter
 from typing import TypeVar
@@ -50,6 +51,12 @@ class Api:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._document = document(settings)
+        self._loading: Future[Variants] | None = None
+
+    def begin_loading(self) -> None:
+        """Loads the models in a thread from now on: a worker imports its server meanwhile, which
+        takes longer. What goes wrong is raised when the server starts."""
+        self._loading = ThreadPoolExecutor(1).submit(self._load)
 
     def app(self) -> Starlette:
         """The ASGI application; its lifespan loads and warms up the models, or raises."""
@@ -105,8 +112,11 @@ class Api:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         self._turns = asyncio.Semaphore(self.settings.runs_at_once)
-        self.variants = Variants.load(self.settings.models, threads=self.settings.threads)
+        self.variants = self._load() if self._loading is None else self._loading.result()
         yield
+
+    def _load(self) -> Variants:
+        return Variants.load(self.settings.models, threads=self.settings.threads)
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self.settings.timeout_seconds

@@ -15,6 +15,7 @@ import os
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import sys
+from concurrent.futures import Future
 
 import bentoml
 
@@ -26,13 +27,17 @@ from service.settings import Settings
 from service.variants import Variants
 
 settings = Settings.from_environment()
+check: Future[None] | None = None  # what `crisp serve` began before it imported this
 
 
 def check_models() -> None:
     """Opens the models once, before the server starts: a worker that fails at it would be started
     again and again. Exits with code 2 and one line where they cannot be used."""
     try:
-        Variants.load(settings.models, threads=settings.threads)
+        if check is None:
+            Variants.load(settings.models, threads=settings.threads)
+        else:
+            check.result()
     except ServiceError as error:
         print(f"crisp: error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -57,6 +62,9 @@ crisp = bentoml.service(
         {"name": "BENTOML_HOST", "value": "0.0.0.0"},  # in the container; its port is published
     ],
 )(Crisp)
-crisp.mount_asgi_app(Api(settings).app())
+api = Api(settings)
+if bentoml.server_context.worker_index is not None:  # in the process that serves
+    api.begin_loading()
+crisp.mount_asgi_app(api.app())
 crisp.add_asgi_middleware(ErrorShape)
 crisp.add_asgi_middleware(BodyLimit, max_bytes=settings.max_body_bytes)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from service.errors import AddressError
 from service.settings import Settings
+from service.variants import Variants
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,9 +25,16 @@ def serve(settings: Settings, host: str, port: int) -> None:
     # BentoML starts its workers in the working directory of now, and they read the environment.
     os.environ.update(absolute.to_environment())
     os.chdir(ROOT)
-    from service.app import crisp
+    with ThreadPoolExecutor(1) as pool:  # importing BentoML takes longer than the check
+        check = pool.submit(_open_once, absolute)
+        from service import app
+    app.check = check
+    app.crisp.serve_http(host=address, port=port)
 
-    crisp.serve_http(host=address, port=port)
+
+def _open_once(settings: Settings) -> None:
+    """Raises ModelsError where the models cannot be used; holds none of them."""
+    Variants.load(settings.models, threads=settings.threads)
 
 
 def free_address(host: str, port: int) -> str:

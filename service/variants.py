@@ -12,7 +12,9 @@ would be worse.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from export.errors import ModelFolderError
@@ -44,13 +46,19 @@ class Variants(Mapping[str, Engine]):
         there is none, or where one of them is missing a file, altered, or does not run.
         """
         library = find_op_library()
-        engines: dict[str, Engine] = {}
-        try:
-            for name, path in model_folders(models).items():
-                engines[name] = Engine(ModelFolder.load(path), threads=threads, library=library)
-                engines[name].warm_up()
-        except ModelFolderError as error:
-            raise ModelsError(str(error)) from error
+        folders = model_folders(models)
+
+        def opened(path: Path) -> Engine:
+            engine = Engine(ModelFolder.load(path), threads=threads, library=library)
+            engine.warm_up()
+            return engine
+
+        # At once: hashing and opening use one core each, and the start of a service waits for it.
+        with ThreadPoolExecutor(min(len(folders), os.cpu_count() or 1)) as pool:
+            try:
+                engines = dict(zip(folders, pool.map(opened, folders.values()), strict=True))
+            except ModelFolderError as error:
+                raise ModelsError(str(error)) from error
         if not library.available:
             logger.warning("the compiled operators are not in use: %s", library.reason)
         return cls(engines, library)
