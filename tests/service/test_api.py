@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from service.api import Api, comparison
 from service.engine import Answer, Prediction, Timing
+from service.errors import ModelsError
 from service.middleware import BodyLimit, ErrorShape
 from service.settings import Settings
 
@@ -51,6 +52,31 @@ def test_no_turn_in_time_gets_503_and_when_to_come_back(models_dir: Path) -> Non
     assert late.headers["retry-after"] == "1"
     assert late.json()["error"]["code"] == "overloaded"
     assert after.status_code == 200
+
+
+def test_models_may_load_before_the_server_starts(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> httpx.Response:
+        api = Api(Settings(models=models_dir, threads=1))
+        api.begin_loading()
+        # What was begun is what is waited for: starting must not load them a second time.
+        monkeypatch.setattr(api, "_load", lambda: pytest.fail("loaded twice"))
+        async with started(api) as client:
+            return await client.post("/predict", json={"texts": ["good"]})
+
+    assert asyncio.run(scenario()).status_code == 200
+
+
+def test_what_goes_wrong_in_early_loading_is_raised_at_the_start(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        api = Api(Settings(models=tmp_path))
+        api.begin_loading()
+        async with started(api):
+            pass
+
+    with pytest.raises(ModelsError, match="holds no model folder"):
+        asyncio.run(scenario())
 
 
 def test_a_run_that_takes_too_long_gets_504_and_keeps_its_turn(
