@@ -9,6 +9,16 @@ from typing import Annotated, cast
 import typer
 
 from export.bench.command import bench
+from training.options import (
+    Density,
+    Globals,
+    K,
+    Prune,
+    PruneFloor,
+    Size,
+    Window,
+    pattern_of,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -34,28 +44,49 @@ def export(
             help="Texts on which int8 is held against fp32. [default: some of the training data]"
         ),
     ] = None,
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            help="Another attention pattern than that of the run: dense, topk, blocktopk, band or "
+            "block. [default: that of the run]"
+        ),
+    ] = None,
+    density: Density = None,
+    k: K = None,
+    window: Window = None,
+    size: Size = None,
+    globals_: Globals = None,
+    prune: Prune = None,
+    prune_floor: PruneFloor = 16,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the folder `out`.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
 ) -> None:
     """Exports a run to a packed ONNX model folder that `crisp serve` serves.
 
     Nothing is left behind where the graph differs from torch by more than 1e-4, or int8 from fp32
-    on more than 1 % of the calibration texts.
+    on more than 1 % of the calibration texts. With --attention or --prune the model gets another
+    pattern or schedule than it was trained with; the manifest says so.
 
-    Example:
+    Examples:
 
         crisp export runs/sparse --out models/sparse
+
+        crisp export runs/dense --out models/pruned --prune 1,1,0.7,0.3,0.1 --prune-floor 8
     """
     from export.errors import ExportError
 
     if precision not in ("fp32", "int8"):
         raise ExportError(f"--precision takes fp32 or int8, got {precision!r}")
+    numbers = (density, k, window, size, globals_)
+    if attention is None and any(number is not None for number in numbers):
+        raise ExportError("the numbers of a pattern need its name: give --attention too")
     from training.commands import quieten
 
     quieten()
     from typing import Literal
 
     from export.model_folder import export_run
+    from training.pruning import TokenPruning
 
     manifest = export_run(
         run,
@@ -63,6 +94,10 @@ def export(
         precision=cast(Literal["fp32", "int8"], precision),
         data=data or [],
         calibration=calibration or [],
+        pattern=(
+            None if attention is None else pattern_of(attention, density, k, window, size, globals_)
+        ),
+        pruning=None if prune is None else TokenPruning.parse(prune, prune_floor),
         replace=replace,
     )
     if as_json:

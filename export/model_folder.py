@@ -39,13 +39,15 @@ from export.manifest import (
 )
 from export.parity import disagreement, fp32_difference, onnx_logits
 from export.quantize import quantize
+from training.attention.registry import CONFIG_FIELD
 from training.batches import Encodings
 from training.config import DataRecord, RunRecord
 from training.data import LabelledTexts
 from training.finetune import encode
 from training.model import load_checkpoint
 from training.pattern import AttentionPattern
-from training.pruned_model import pruning_of
+from training.pruned_model import prune_model, pruning_of
+from training.pruning import TokenPruning
 from training.statistics import wilson_interval
 
 CALIBRATION_TEXTS = 2000  # about, on which int8 is held against fp32
@@ -58,6 +60,8 @@ def export_run(
     precision: Literal["fp32", "int8"] = "int8",
     data: Sequence[str] = (),
     calibration: Sequence[str] = (),
+    pattern: AttentionPattern | None = None,
+    pruning: TokenPruning | None = None,
     replace: bool = False,
 ) -> Manifest:
     """Exports the run folder `run` to the model folder `out`, and returns its manifest.
@@ -65,6 +69,7 @@ def export_run(
     The accuracy is measured on the labelled sets `data`, by default those that the run was
     evaluated on. int8 is held against fp32 on `calibration`, by default texts of the training data:
     equal shares of each set, CALIBRATION_TEXTS in all; their agreement on `data` is noted too.
+    `pattern` and `pruning`, where given, take the place of those that the run was trained with.
 
     Raises RunError where `run` is not finished, ParityError where the graph does not compute what
     the checkpoint computes, ExportError where `out` is taken.
@@ -78,12 +83,24 @@ def export_run(
     calibrated: list[LabelledTexts] = []
     if precision == "int8":  # nothing else needs them, and they may have gone since
         calibrated = record.read(calibration or record.settings.data, "train")
-    model, tokenizer, pattern = load_checkpoint(run)
+    model, tokenizer, trained = load_checkpoint(run)
+    if pattern is not None:
+        setattr(model.config, CONFIG_FIELD, pattern.to_dict())
+    if pruning is not None:
+        prune_model(model, pruning)
     out.parent.mkdir(parents=True, exist_ok=True)
     building = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         manifest = _build(
-            building, out.name, model, tokenizer, pattern, precision, record, measured, calibrated
+            building,
+            out.name,
+            model,
+            tokenizer,
+            pattern or trained,
+            precision,
+            record,
+            measured,
+            calibrated,
         )
         building.chmod(0o755)
         _move_into_place(building, out)
@@ -136,7 +153,7 @@ def _build(
             settings={
                 key: value
                 for key, value in settings.to_dict().items()
-                if key not in ("data", "dev", "base", "attention", "pruning", "seed")
+                if key not in ("data", "dev", "base", "seed")
             },
         ),
         measured=tuple(_measure(file, *pair) for pair in zip(measured, encoded, strict=True)),

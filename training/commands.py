@@ -9,6 +9,17 @@ from typing import Annotated
 
 import typer
 
+from training.options import (
+    Density,
+    Globals,
+    K,
+    Prune,
+    PruneFloor,
+    Size,
+    Window,
+    pattern_of,
+)
+
 
 def register(app: typer.Typer) -> None:
     """Adds this stage's commands to `app`."""
@@ -43,32 +54,13 @@ def train(
     attention: Annotated[
         str, typer.Option(help="Attention pattern: dense, topk, blocktopk, band or block.")
     ] = "topk",
-    density: Annotated[
-        float | None,
-        typer.Option(
-            help="topk, blocktopk: share of the links, or blocks, that are kept. [default: 0.2]"
-        ),
-    ] = None,
-    k: Annotated[
-        int | None,
-        typer.Option(help="topk, blocktopk: links a query, or blocks, instead of a share."),
-    ] = None,
-    window: Annotated[int | None, typer.Option(help="band: full width, an odd number.")] = None,
-    size: Annotated[int | None, typer.Option(help="block, blocktopk: tokens a block.")] = None,
-    globals_: Annotated[
-        int | None,
-        typer.Option("--globals", help="band, block: first tokens that see and are seen by all."),
-    ] = None,
-    prune: Annotated[
-        str | None,
-        typer.Option(
-            help="Drop tokens layer by layer: the share of a long text that is left after each "
-            'layer but the last, e.g. "0.9,0.7,0.5,0.4,0.3". [default: drop none]'
-        ),
-    ] = None,
-    prune_floor: Annotated[
-        int, typer.Option(help="Tokens of a text that --prune takes no share of.")
-    ] = 16,
+    density: Density = None,
+    k: K = None,
+    window: Window = None,
+    size: Size = None,
+    globals_: Globals = None,
+    prune: Prune = None,
+    prune_floor: PruneFloor = 16,
     teacher: Annotated[
         str | None,
         typer.Option(
@@ -117,12 +109,9 @@ def train(
         torchrun --nproc-per-node 2 -m crisp train --data train.tsv --out runs/sparse
     """
     from training.config import TrainingSettings
-    from training.pattern import AttentionPattern
     from training.pruning import TokenPruning
 
-    if attention in ("topk", "blocktopk") and density is None and k is None:
-        density = 0.2
-    pattern = AttentionPattern(attention, density, k, window, size, globals_)
+    pattern = pattern_of(attention, density, k, window, size, globals_)
     settings = TrainingSettings(
         data=tuple(data),
         dev=tuple(dev or ()),

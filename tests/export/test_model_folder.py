@@ -17,10 +17,11 @@ from export.manifest import ModelFolder
 from export.model_folder import export_run
 from training.config import TrainingSettings
 from training.data import read_examples
-from training.errors import DataError, RunError
+from training.errors import DataError, PruningError, RunError
 from training.evaluate import evaluate_run
 from training.finetune import finetune
 from training.pattern import AttentionPattern
+from training.pruning import TokenPruning
 
 TRAIN = Path(__file__).parents[2] / "examples" / "train.tsv"
 DEV = Path(__file__).parents[2] / "examples" / "dev.tsv"
@@ -160,3 +161,21 @@ def test_on_the_command_line(run: Path, tmp_path: Path) -> None:
     )
     assert isinstance(wrong.exception, ExportError)
     assert dataclasses.is_dataclass(ModelFolder.load(out))
+
+
+def test_another_schedule_and_pattern_than_the_run_was_trained_with(
+    run: Path, tmp_path: Path
+) -> None:
+    pattern = AttentionPattern("blocktopk", size=16, k=1)
+    pruning = TokenPruning((1.0, 0.9, 0.5, 0.3, 0.1), floor=4)
+    out = tmp_path / "pruned"
+    manifest = export_run(run, out, precision="fp32", pattern=pattern, pruning=pruning)
+    assert manifest.attention == pattern.to_dict()
+    assert manifest.pruning == {"keep": [1.0, 0.9, 0.5, 0.3, 0.1], "floor": 4}
+    # What it was trained with stands there too.
+    assert manifest.trained.settings["attention"]["name"] != "blocktopk"
+    assert manifest.trained.settings["pruning"] is None
+    assert "PruneTokens" in {operator.name for operator in manifest.operators}
+    with pytest.raises(PruningError, match="a model of 6 layers needs 5 shares"):
+        export_run(run, tmp_path / "none", precision="fp32", pruning=TokenPruning((0.5,)))
+    assert not (tmp_path / "none").exists()
