@@ -14,6 +14,7 @@
 namespace crisp {
 namespace {
 
+constexpr int64_t kGoodRows = 16;   // of a task: few enough that threads end together
 constexpr int64_t kFewestRows = 6;  // of a task: a full tile, since each reads all the weights
 
 Aligned allocate(int64_t bytes) {
@@ -64,7 +65,7 @@ void for_blocks(int64_t rows, const Widths& widths, const ParallelFor& parallel_
                 const Body& body) {
   if (rows == 0) return;
   static const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
-  const int64_t turns = (rows + processors * kBlockRows - 1) / (processors * kBlockRows);
+  const int64_t turns = (rows + processors * kGoodRows - 1) / (processors * kGoodRows);
   const int64_t shares = processors * turns;
   const int64_t size = std::max(std::min(kFewestRows, rows), (rows + shares - 1) / shares);
   const int64_t blocks = (rows + size - 1) / size;
