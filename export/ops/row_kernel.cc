@@ -96,8 +96,9 @@ void quantise_row(const float* x, int64_t width, uint8_t* quantised, float* scal
   }
   const float step = (highest - lowest) / kActivationLevels;
   const float usable = step > 0.0f ? step : 1.0f;
-  const float inverse = nan_or_zero == 0.0f ? 1.0f / usable : 0.0f;
-  const int32_t zero = nearest(-lowest * inverse);
+  const bool is_finite = nan_or_zero == 0.0f;  // else the row comes out as NaN, whatever is here
+  const float inverse = is_finite ? 1.0f / usable : 0.0f;
+  const int32_t zero = is_finite ? nearest(-lowest * inverse) : 0;
   for (int64_t i = 0; i < whole; i += kLanes) {
     // Both may be rounded up, to 128 together.
     store_bytes(quantised + i, at_most(nearest(load(x + i) * inverse) + zero, kActivationLevels));
