@@ -31,12 +31,16 @@ def test_the_folder_is_whole_and_small(name: str) -> None:
     assert sum(facts.bytes for facts in manifest.files.values()) <= 25_000_000
     assert manifest.precision == "int8"
     assert manifest.max_tokens == 512
-    expected = {"name": "dense"} if name == "dense" else {"name": "topk", "density": 0.2}
-    assert manifest.attention == expected
+    dense = {"name": "dense"}
+    assert manifest.attention == (
+        dense if name == "dense" else {"name": "blocktopk", "size": 64, "k": 4}
+    )
+    pruning = {"keep": [1.0, 1.0, 0.7, 0.3, 0.1], "floor": 8}
+    assert manifest.pruning == (None if name == "dense" else pruning)
     assert {found.data.name for found in manifest.measured} >= {"sst2/dev.tsv", "imdb/dev.tsv"}
 
 
-def test_the_pair_differs_in_its_attention_alone() -> None:
+def test_the_pair_has_the_same_weights() -> None:
     dense, sparse = (ModelFolder.load(BUNDLED / name).manifest for name in ("dense", "sparse"))
     assert dense.trained == sparse.trained
     assert dense.files["tokenizer.json"] == sparse.files["tokenizer.json"]
