@@ -12,16 +12,16 @@ long texts; its results equal the kernel's on finite input, ties included.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
-from onnx import FunctionProto, NodeProto, helper, numpy_helper
+from onnx import FunctionProto, helper
 
+from export.function_body import FunctionBody
+from export.manifest import DOMAIN
 from training.pattern import AttentionPattern
 
-DOMAIN = "crisp"
-DOMAIN_VERSION = 1
 OPERATOR = "SparseAttention"
 
 # Which tokens of a sequence attend: all of them, or only the first one, [CLS].
@@ -64,7 +64,7 @@ def sparse_attention_function(
     the function has. Non-finite input may reach other sequences here, as 0 · NaN.
     `opset` is the version of the standard operators, 18 to 21: the model's own.
     """
-    body = _Body()
+    body = FunctionBody()
     attributes = attention_attributes(pattern, num_heads, queries)
     _sequences(body)
     _queries(body, queries)
@@ -94,28 +94,7 @@ def sparse_attention_function(
     )
 
 
-class _Body:
-    """The nodes of a function, each with one output that is named by the caller."""
-
-    def __init__(self) -> None:
-        self.nodes: list[NodeProto] = []
-        self._constants = 0
-
-    def add(self, output: str, operator: str, *inputs: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
-        return output
-
-    def constant(self, value: float | int | list[int]) -> str:
-        """A float32 or int64 constant."""
-        array = np.asarray(value, np.float32 if isinstance(value, float) else np.int64)
-        name = f"constant_{self._constants}"
-        self._constants += 1
-        tensor: onnx.TensorProto = numpy_helper.from_array(array)
-        self.nodes.append(helper.make_node("Constant", [], [name], value=tensor))
-        return name
-
-
-def _sequences(body: _Body) -> None:
+def _sequences(body: FunctionBody) -> None:
     """`sequence`, and `position` and `length` in it, of each token [T].
 
     Here and below T counts one token more than the pack: a last one, in a sequence of its own, that
@@ -145,7 +124,7 @@ def _sequences(body: _Body) -> None:
     body.add("position_row", "Unsqueeze", "position", axis_0)
 
 
-def _queries(body: _Body, queries: Queries) -> None:
+def _queries(body: FunctionBody, queries: Queries) -> None:
     """`query`: the tokens that attend, [Q] = [T], or [B + 1] where they are the first ones alone;
     and of each whether it exists, its position, and which tokens share its sequence, [Q, T].
     """
@@ -168,7 +147,7 @@ def _queries(body: _Body, queries: Queries) -> None:
     body.add("position_column", "Unsqueeze", "query_position", axis_1)
 
 
-def _scores(body: _Body, num_heads: int) -> None:
+def _scores(body: FunctionBody, num_heads: int) -> None:
     """`scores` [num_heads, Q, T] of all pairs, and q, k and v by head."""
     heads, three = body.constant([num_heads]), body.constant([3])
     body.add("width", "Shape", "qkv", start=1, end=2)
@@ -190,7 +169,7 @@ def _scores(body: _Body, num_heads: int) -> None:
     body.add("scores", "Mul", "dots", "scale")
 
 
-def _visible(body: _Body, pattern: AttentionPattern) -> str:
+def _visible(body: FunctionBody, pattern: AttentionPattern) -> str:
     """Name of a mask [Q, T] or [1]: which keys a query may see by their positions alone."""
     if pattern.name not in ("band", "block"):
         return body.add("everywhere", "Cast", body.constant([1]), to=onnx.TensorProto.BOOL)
@@ -213,7 +192,7 @@ def _visible(body: _Body, pattern: AttentionPattern) -> str:
 
 
 def _reaches_threshold(
-    body: _Body, pattern: AttentionPattern, num_heads: int, scores: str, rows: str
+    body: FunctionBody, pattern: AttentionPattern, num_heads: int, scores: str, rows: str
 ) -> str:
     """Name of a mask of `scores` [num_heads, rows, columns]: each row's top k, and ties.
 
@@ -240,7 +219,7 @@ def _reaches_threshold(
     return body.add("reaches_threshold", "GreaterOrEqual", scores, "threshold")
 
 
-def _chosen_blocks(body: _Body, pattern: AttentionPattern, num_heads: int) -> str:
+def _chosen_blocks(body: FunctionBody, pattern: AttentionPattern, num_heads: int) -> str:
     """Name of a mask [num_heads, T, T]: the keys of the blocks that each query's block chooses.
 
     M blocks in the whole pack, numbered through; none holds tokens of two sequences.
@@ -295,7 +274,7 @@ def _chosen_blocks(body: _Body, pattern: AttentionPattern, num_heads: int) -> st
     return body.add("seen_blocks", "Or", "chosen_by_key", "first_query")
 
 
-def _outputs(body: _Body, num_heads: int) -> None:
+def _outputs(body: FunctionBody, num_heads: int) -> None:
     """`context` [Q, H] and `received` [T], here without the token that `_sequences` added."""
     begin, end, axis = body.constant([0]), body.constant([-1]), body.constant([0])
     body.add("context_by_head", "MatMul", "probabilities", "v_by_head")

@@ -20,7 +20,8 @@ from onnx import helper, numpy_helper
 from transformers import DistilBertConfig
 
 from export.errors import ModelFolderError
-from export.functions import DOMAIN, OPERATOR
+from export.functions import OPERATOR
+from export.manifest import DOMAIN
 
 Array = NDArray[np.float32]
 
