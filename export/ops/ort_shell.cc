@@ -93,12 +93,7 @@ class SparseAttentionKernel {
       if (received) operands.received = received.GetTensorMutableData<float>();
     }
 
-    sparse_attention(operands, isa_, [&](size_t tasks, const std::function<void(size_t)>& task) {
-      // As many batches as tasks: the threads of the session take the next one as they get free.
-      context.ParallelFor(
-          [](void* data, size_t i) { (*static_cast<const std::function<void(size_t)>*>(data))(i); },
-          tasks, tasks, const_cast<std::function<void(size_t)>*>(&task));
-    });
+    sparse_attention(operands, isa_, threads_of(context));
   }
 
   Isa isa_;
