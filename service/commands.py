@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Optional
 
 import typer
+from annotated_types import Ge, Le
+from pydantic.fields import FieldInfo
 
 from service.compare.command import compare
 
@@ -24,38 +28,80 @@ Threads = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds this stage's commands to `app`."""
-    app.command()(serve)
+    app.command()(_with_every_setting(serve))
     app.command()(predict)
     app.command()(compare)
 
 
 def serve(
-    models: Models = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 3000,
-    threads: Threads = None,
-    access_log: Annotated[
-        bool | None,
-        typer.Option("--access-log/--no-access-log", help="Log a line for each request."),
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of settings; flags and CRISP_... variables win over it."),
     ] = None,
+    print_settings: Annotated[
+        bool,
+        typer.Option(
+            "--print-settings", help="Print each setting and where it comes from, and do not serve."
+        ),
+    ] = False,
+    **flags: Any,
 ) -> None:
     """Serves the models over HTTP: POST /predict, POST /compare, GET /models, /docs.json.
 
-    Further settings are environment variables: CRISP_MAX_TEXTS (256 a request),
-    CRISP_MAX_BODY_BYTES (1 MiB), CRISP_RUNS_AT_ONCE (1), CRISP_TIMEOUT_SECONDS (60).
+    Every setting is a flag, a variable (CRISP_MAX_TEXTS) and a line of the file (max_texts = 64);
+    the flag wins, then the variable, then the file.
 
     Examples:
 
         crisp serve
 
         crisp serve --models models --port 8080 --no-access-log
+
+        crisp serve --config crisp.toml --print-settings
     """
+    from service.settings import resolve
+
+    resolved = resolve(flags, config=config)
+    if print_settings:
+        typer.echo(resolved)
+        return
     from service.server import serve as run
+
+    run(resolved.settings)
+
+
+def _with_every_setting(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with an option for each field of Settings in the place of its **flags."""
     from service.settings import Settings
 
-    given = {"models": models, "threads": threads, "access_log": access_log}
-    options = {name: value for name, value in given.items() if value is not None}
-    run(Settings.from_environment().model_copy(update=options), host, port)
+    signature = inspect.signature(command, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    options = [_option(name, field) for name, field in Settings.model_fields.items()]
+    command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    return command
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    """The option of a setting; None where it is not given, since the default is the last resort."""
+    from service.settings import flag
+
+    spelled = flag(name)
+    if field.annotation is bool:
+        spelled += f"/--no-{spelled[2:]}"
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    limits = {type(limit): limit for limit in field.metadata}
+    low, high = limits.get(Ge), limits.get(Le)
+    option = typer.Option(
+        spelled,
+        help=field.description,
+        show_default=str(extra["shown"] or field.default),
+        rich_help_panel=str(extra["group"]),
+        min=None if low is None else low.ge,
+        max=None if high is None else high.le,
+    )
+    kind = Annotated[Optional[field.annotation], option]  # type: ignore[name-defined]  # noqa: UP045
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
 
 def predict(

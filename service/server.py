@@ -14,22 +14,22 @@ from service.variants import Variants
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
+def serve(settings: Settings) -> None:
     """Serves until SIGINT or SIGTERM, then lets running requests finish.
 
-    Raises AddressError where `host` and `port` cannot be listened on; exits with code 2 and one
+    Raises AddressError where the host and port cannot be listened on; exits with code 2 and one
     line where the models cannot be used.
     """
-    address = free_address(host, port)
-    absolute = settings.model_copy(update={"models": settings.models.absolute()})
+    address = free_address(settings.host, settings.port)
     # BentoML starts its workers in the working directory of now, and they read the environment.
-    os.environ.update(absolute.to_environment())
+    os.environ.update(settings.to_environment())
+    absolute = Settings.from_environment()
     os.chdir(ROOT)
     with ThreadPoolExecutor(1) as pool:  # importing BentoML takes longer than the check
         check = pool.submit(_open_once, absolute)
         from service import app
     app.check = check
-    app.crisp.serve_http(host=address, port=port)
+    app.crisp.serve_http(host=address, port=settings.port)
 
 
 def _open_once(settings: Settings) -> None:
