@@ -17,7 +17,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from service.api import Api, comparison
+from service.api import Api
+from service.endpoints.compare import comparison
 from service.engine import Answer, Prediction, Timing
 from service.errors import ModelsError
 from service.middleware import BodyLimit, ErrorShape

@@ -1,0 +1,40 @@
+"""GET /models and GET /docs.json: what the service holds, and how to ask it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from service.endpoints.json_body import json_response
+from service.openapi import document
+from service.schemas import ModelsResponse, OperatorFacts, VariantFacts
+
+if TYPE_CHECKING:
+    from service.api import Api
+
+
+def routes(api: Api) -> list[Route]:
+    described = document(api.settings)
+
+    async def models(_: Request) -> Response:
+        variants = api.variants
+        library = variants.library
+        operators = OperatorFacts(
+            kernel="compiled" if library.available else "fallback", reason=library.reason
+        )
+        facts = {
+            name: VariantFacts(operators=operators, manifest=engine.manifest)
+            for name, engine in variants.items()
+        }
+        return json_response(ModelsResponse(default=variants.default_name, variants=facts))
+
+    async def docs(_: Request) -> Response:
+        return JSONResponse(described)
+
+    return [
+        Route("/models", models, methods=["GET"]),
+        Route("/docs.json", docs, methods=["GET"]),
+    ]
