@@ -30,7 +30,7 @@ from export.functions import (
 from export.manifest import DOMAIN, DOMAIN_VERSION
 from export.prune_function import PRUNE_TOKENS, prune_attributes, prune_tokens_function
 from export.row_functions import EMBED, LINEAR, POST_ATTENTION, POST_ATTENTION_QKV, row_functions
-from training.pattern import AttentionPattern
+from training.pattern import CONTROLS, AttentionPattern
 from training.pruning import TokenPruning
 
 OPSET = 20  # the first with Gelu
@@ -50,8 +50,13 @@ def packed_graph(
     """The fp32 graph of a DistilBertForSequenceClassification with these weights.
 
     `weights` are float32 arrays under the names of its state dict. Raises ExportError for an
-    activation other than gelu.
+    activation other than gelu, and for a pattern that only studies train.
     """
+    if pattern.name in CONTROLS:
+        raise ExportError(
+            f"attention pattern {pattern.name!r} is a control of studies: it is trained and "
+            "measured, never exported; give another --attention"
+        )
     if config.activation != "gelu":
         raise ExportError(f"cannot export the activation {config.activation!r}, only gelu")
     graph = _Graph(weights)

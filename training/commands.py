@@ -52,7 +52,11 @@ def train(
         ),
     ] = "minilm",
     attention: Annotated[
-        str, typer.Option(help="Attention pattern: dense, topk, blocktopk, band or block.")
+        str,
+        typer.Option(
+            help="Attention pattern: dense, topk, blocktopk, band or block; bottomk and random are "
+            "controls, which cannot be exported."
+        ),
     ] = "topk",
     density: Density = None,
     k: K = None,

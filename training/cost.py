@@ -48,11 +48,13 @@ def multiply_adds(
 def links(queries: int, tokens: int, pattern: AttentionPattern) -> int:
     """Links whose scores are computed, over the first `queries` of `tokens` tokens.
 
-    topk computes all scores before it drops most. A query of blocktopk sees, at most, the blocks
-    that it chooses, its own and the first, and [CLS] sees all.
+    topk and bottomk compute all scores before they drop most. A query of blocktopk sees, at most,
+    the blocks that it chooses, its own and the first, and [CLS] sees all.
     """
-    if pattern.name in ("dense", "topk"):
+    if pattern.name in ("dense", "topk", "bottomk"):
         return queries * tokens
+    if pattern.name == "random":
+        return queries * pattern.kept(tokens)
     see_all = pattern.global_tokens
     if pattern.name == "band":
         assert pattern.window is not None

@@ -47,6 +47,6 @@ def pattern_of(
     """The pattern that the options name. Raises PatternError where they do not fit together."""
     from training.pattern import AttentionPattern
 
-    if attention in ("topk", "blocktopk") and density is None and k is None:
+    if attention in ("topk", "blocktopk", "bottomk", "random") and density is None and k is None:
         density = 0.2
     return AttentionPattern(attention, density, k, window, size, globals_)

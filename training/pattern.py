@@ -15,14 +15,17 @@ from typing import Any
 
 from training.errors import PatternError
 
-# The numbers that each pattern takes; `topk` and `blocktopk` take exactly one of density and k.
+# The numbers that each pattern takes; those with both density and k take exactly one of them.
 _NUMBERS: dict[str, frozenset[str]] = {
     "dense": frozenset(),
     "topk": frozenset({"density", "k"}),
     "band": frozenset({"window", "globals"}),
     "block": frozenset({"size", "globals"}),
     "blocktopk": frozenset({"size", "density", "k"}),
+    "bottomk": frozenset({"density", "k"}),
+    "random": frozenset({"density", "k"}),
 }
+CONTROLS = ("bottomk", "random")  # for studies: trained, never exported
 FINEST = 1e-6  # densities are ratios of whole numbers, to this accuracy
 PATTERN_NAMES = tuple(_NUMBERS)
 
@@ -52,6 +55,11 @@ class AttentionPattern:
       of their mean query and mean key, scaled, and sees the k = max(1, ceil(density · N)) highest
       (ties included), itself, and the first block, which holds [CLS]. [CLS] as a query sees all.
       Selecting blocks by pooled keys: MoBA, arXiv 2502.13189.
+    - `bottomk(density)` or `bottomk(k)`: the control of topk that keeps as many keys, those with
+      the *lowest* scores.
+    - `random(density)` or `random(k)`: the control that keeps as many keys, whatever their scores:
+      drawn once and for all for each head and pair of positions, so the same in every text and
+      layer.
 
     Raises PatternError where a name or number is unknown, missing, superfluous or out of range.
     """
@@ -71,7 +79,7 @@ class AttentionPattern:
         for number, value in asdict(self).items():
             if number != "name" and value is not None and number not in _NUMBERS[self.name]:
                 raise PatternError(f"attention pattern {self.name!r} takes no {number!r}")
-        if self.name in ("topk", "blocktopk"):
+        if "density" in _NUMBERS[self.name]:
             if (self.density is None) == (self.k is None):
                 raise PatternError(f"{self.name} takes exactly one of density and k")
             if self.density is not None and not FINEST <= self.density <= 1:
@@ -97,8 +105,8 @@ class AttentionPattern:
         return self.globals or 0
 
     def kept(self, length: int) -> int:
-        """Number of keys that a top-k query keeps of `length` tokens, ties aside."""
-        if self.name != "topk":
+        """Number of keys that a query of topk or a control keeps of `length` tokens, ties aside."""
+        if self.name not in ("topk", *CONTROLS):
             raise PatternError(f"{self.name!r} has no fixed number of kept keys")
         return self._share_of(length)
 

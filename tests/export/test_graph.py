@@ -18,7 +18,7 @@ from export.model_folder import weights_of
 from export.op_library import OpLibrary, find_op_library, make_session
 from export.packing import pack
 from training.attention.registry import CONFIG_FIELD, IMPLEMENTATION, register_attention
-from training.pattern import AttentionPattern
+from training.pattern import CONTROLS, AttentionPattern
 from training.pruned_model import prune_model
 from training.pruning import TokenPruning
 
@@ -138,6 +138,14 @@ def test_an_activation_that_we_do_not_know_is_refused() -> None:
     pattern = AttentionPattern("dense")
     model = tiny(pattern, activation="relu")
     with pytest.raises(ExportError, match="activation 'relu'"):
+        packed_graph(weights_of(model), model.config, pattern)
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_control_of_studies_is_never_exported(name: str) -> None:
+    pattern = AttentionPattern(name, density=0.2)
+    model = tiny(pattern)
+    with pytest.raises(ExportError, match=f"'{name}' is a control of studies"):
         packed_graph(weights_of(model), model.config, pattern)
 
 

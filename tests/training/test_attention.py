@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from training.attention.random import link_ranks
 from training.attention.registry import (
     CONFIG_FIELD,
     IMPLEMENTATION,
@@ -31,6 +32,8 @@ PATTERNS = (
     AttentionPattern("block", size=3, globals=1),
     AttentionPattern("blocktopk", size=3, density=0.3),
     AttentionPattern("blocktopk", size=2, k=2),
+    AttentionPattern("bottomk", density=0.3),
+    AttentionPattern("random", k=3),
 )
 every_pattern = pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 
@@ -71,7 +74,7 @@ def chosen_blocks(q: Tensor, k: Tensor, pattern: AttentionPattern) -> list[set[i
     return found
 
 
-def loop_attention(q: Tensor, k: Tensor, v: Tensor, pattern: AttentionPattern) -> Tensor:
+def loop_attention(q: Tensor, k: Tensor, v: Tensor, pattern: AttentionPattern, head: int) -> Tensor:
     """Context [L, D] of one sequence and head, link by link, in double precision."""
     length, size = q.shape
     context = torch.zeros(length, size, dtype=torch.float64)
@@ -89,6 +92,13 @@ def loop_attention(q: Tensor, k: Tensor, v: Tensor, pattern: AttentionPattern) -
         if pattern.name == "topk":
             threshold = sorted(scores.values(), reverse=True)[pattern.kept(length) - 1]
             scores = {j: score for j, score in scores.items() if score >= threshold}
+        if pattern.name == "bottomk":
+            threshold = sorted(scores.values())[pattern.kept(length) - 1]
+            scores = {j: score for j, score in scores.items() if score <= threshold}
+        if pattern.name == "random":
+            ranks = link_ranks(head + 1, length)[0, head, i].tolist()
+            drawn = sorted(scores, key=ranks.__getitem__, reverse=True)
+            scores = {j: scores[j] for j in drawn[: pattern.kept(length)]}
         total = sum(math.exp(score) for score in scores.values())
         for j, score in scores.items():
             context[i] += math.exp(score) / total * v[j].double()
@@ -109,7 +119,10 @@ def test_equals_the_loop(pattern: AttentionPattern, lengths: list[int], seed: in
         for h in range(q.shape[1]):
             one = (q[b, h, :length], k[b, h, :length], v[b, h, :length])
             torch.testing.assert_close(
-                context[b, h, :length].double(), loop_attention(*one, pattern), atol=1e-5, rtol=1e-5
+                context[b, h, :length].double(),
+                loop_attention(*one, pattern, h),
+                atol=1e-5,
+                rtol=1e-5,
             )
     real = probabilities.transpose(1, 2)[valid]
     torch.testing.assert_close(real.sum(-1), torch.ones(real.shape[:-1]))
@@ -150,6 +163,23 @@ def test_gradients_flow_through_kept_links_only(pattern: AttentionPattern) -> No
     if kept.sum() > 1:
         assert k.grad[0, 0][kept].any()
     assert not v.grad[0, 1].any()  # the other head
+
+
+def test_random_links_ignore_the_scores_and_favour_no_position() -> None:
+    pattern = AttentionPattern("random", k=8)
+    q, k, v, valid = random_input([256])
+    _, first = sparse_attention(q, k, v, valid, pattern)
+    _, second = sparse_attention(k, v, q, valid, pattern)
+    assert torch.equal(first > 0, second > 0)
+    kept = (first[0] > 0).double()
+    assert (kept.sum(-1) == 8).all()
+    # Each key is chosen by Binomial(2 · 256, 8 / 256) queries: 16 of them, with deviation 4.
+    chosen = kept.sum(dim=(0, 1))
+    assert chosen.min() >= 2
+    assert chosen.max() <= 34
+    distance = (torch.arange(256)[:, None] - torch.arange(256)).abs()
+    assert abs(float((kept * distance).sum() / kept.sum()) - 256 / 3) < 5
+    assert not torch.equal(kept[0], kept[1])
 
 
 def test_topk_at_density_1_equals_dense() -> None:

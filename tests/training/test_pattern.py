@@ -39,6 +39,8 @@ patterns = st.one_of(
         counts,
         densities,
     ),
+    st.builds(lambda k: AttentionPattern("bottomk", k=k), counts),
+    st.builds(lambda density: AttentionPattern("random", density=density), densities),
 )
 
 

@@ -20,7 +20,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from training.attention.band import band_links
 from training.attention.block import block_links
 from training.attention.blocktopk import blocktopk_links
+from training.attention.bottomk import bottomk_links
 from training.attention.dense import dense_links
+from training.attention.random import random_links
 from training.attention.topk import topk_links
 from training.pattern import AttentionPattern
 
@@ -36,6 +38,8 @@ LINK_RULES: dict[str, LinkRule] = {
     "band": band_links,
     "block": block_links,
     "blocktopk": blocktopk_links,
+    "bottomk": bottomk_links,
+    "random": random_links,
 }
 
 # The name under which transformers knows our attention, and the field of the model's config that

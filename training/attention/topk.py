@@ -14,10 +14,18 @@ def topk_links(scores: Tensor, valid: Tensor, pattern: AttentionPattern) -> Tens
     L is the number of real tokens of each sequence, so padding and the rest of the batch change
     nothing. Shapes as in `registry.LinkRule`.
     """
+    return highest_links(scores.detach(), valid, pattern)
+
+
+def highest_links(ranks: Tensor, valid: Tensor, pattern: AttentionPattern) -> Tensor:
+    """Links to the `pattern.kept(L)` keys of each row with the highest `ranks`, ties included.
+
+    ranks: float [B, H, S, S]; valid: bool [B, S].
+    """
     visible = valid[:, None, None, :]
     lengths = valid.sum(dim=-1).tolist()
-    k = torch.tensor([pattern.kept(max(1, length)) for length in lengths], device=scores.device)
-    masked = scores.detach().masked_fill(~visible, -torch.inf)
+    k = torch.tensor([pattern.kept(max(1, length)) for length in lengths], device=ranks.device)
+    masked = ranks.masked_fill(~visible, -torch.inf)
     highest = masked.topk(int(k.max()), dim=-1).values  # [B, H, S, max k], descending
     index = (k - 1)[:, None, None, None].expand(*highest.shape[:3], 1)
     threshold = highest.gather(-1, index)
