@@ -101,14 +101,19 @@ def session_options(
 
 
 def open_session(
-    model: Path, options: onnxruntime.SessionOptions, library: OpLibrary
+    model: Path,
+    options: onnxruntime.SessionOptions,
+    library: OpLibrary,
+    *,
+    content: bytes | None = None,
 ) -> onnxruntime.InferenceSession:
-    """Opens `model` on the CPU, with the compiled operators where `library` has them. Raises
-    ModelFolderError where ONNX Runtime refuses the file."""
+    """Opens `model` on the CPU, with the compiled operators where `library` has them. `content` are
+    bytes to open in place of the file's own. Raises ModelFolderError where ONNX Runtime refuses."""
+    source = str(model) if content is None else content
     try:
         if library.path is not None:
             options.register_custom_ops_library(str(library.path))
-        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the classes of onnxruntime's errors share no base but this one
         raise ModelFolderError(
             f"ONNX Runtime {onnxruntime.__version__} cannot open {model}: {_first_line(error)}"

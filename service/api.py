@@ -33,18 +33,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.endpoints import compare, models, predict
+from service.endpoints import bentoml_schema, compare, explain, hugging_face, models, predict
 from service.endpoints.json_body import json_body
 from service.engine import Answer
 from service.errors import RequestError
 from service.middleware import error_response
-from service.schemas import PredictRequest, parse
+from service.schemas import JsonRequest, parse
 from service.settings import Settings
 from service.variants import Variants
 
-ENDPOINTS = (predict, compare, models)
+ENDPOINTS = (predict, compare, hugging_face, explain, models, bentoml_schema)
 
-R = TypeVar("R", bound=PredictRequest)
+R = TypeVar("R", bound=JsonRequest)
 
 
 class Api:

@@ -59,10 +59,11 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One prediction for each text, in the order of the texts."""
+    """One prediction for each text, in the order of the texts, and the logits [B, C] behind it."""
 
     predictions: list[Prediction]
     timing: Timing
+    logits: list[list[float]]
 
 
 class Engine:
@@ -110,14 +111,23 @@ class Engine:
         started = perf_counter()
         encodings = self._tokenizer.encode_batch_fast(list(texts))
         tokenized = perf_counter()
-        probabilities = softmax(self.logits([encoding.ids for encoding in encodings]))
+        logits = self.logits([encoding.ids for encoding in encodings])
         finished = perf_counter()
-        predictions = [
-            self._prediction(row, encoding)
-            for row, encoding in zip(probabilities.tolist(), encodings, strict=True)
-        ]
         timing = Timing(0.0, 1e3 * (tokenized - started), 1e3 * (finished - tokenized))
-        return Answer(predictions, timing)
+        return Answer(self.predictions(logits, encodings), timing, logits.tolist())
+
+    def encode(self, text: str) -> Encoding:
+        """The tokens of `text` with their places in it, which `predict` does without."""
+        return self._tokenizer.encode(text)
+
+    def predictions(
+        self, logits: npt.NDArray[np.float32], encodings: Sequence[Encoding]
+    ) -> list[Prediction]:
+        """What logits [B, C] say of the texts that became these B encodings."""
+        rows: list[list[float]] = softmax(logits).tolist()
+        return [
+            self._prediction(row, encoding) for row, encoding in zip(rows, encodings, strict=True)
+        ]
 
     def logits(self, sequences: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
         """Runs the graph over sequences of token ids; returns logits float32 [B, C]."""

@@ -12,6 +12,13 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from service.explain_schemas import ExplainRequest, ExplainResponse
+from service.hugging_face import (
+    HuggingFaceRequest,
+    HuggingFaceResponse,
+    TeiRequest,
+    TeiResponse,
+)
 from service.schemas import (
     CompareRequest,
     CompareResponse,
@@ -37,7 +44,22 @@ def document(settings: Settings) -> dict[str, Any]:
             f"baseline. JSON only; a body may have {settings.max_body_bytes} bytes.",
         },
         "paths": {
-            "/predict": {"post": _post("Classify texts", PredictRequest, PredictResponse)},
+            "/predict": {
+                "post": _post(
+                    "Classify texts, in our own shape or in that of Text Embeddings Inference",
+                    PredictRequest,
+                    PredictResponse,
+                    (TeiRequest, TeiResponse),
+                )
+            },
+            "/hf": {
+                "post": _post(
+                    "Classify texts in the shape of Hugging Face's inference endpoints",
+                    HuggingFaceRequest,
+                    HuggingFaceResponse,
+                )
+            },
+            "/explain": {"post": _post("What a model looked at", ExplainRequest, ExplainResponse)},
             "/compare": {
                 "post": _post("Classify texts under every variant", CompareRequest, CompareResponse)
             },
@@ -54,22 +76,33 @@ def document(settings: Settings) -> dict[str, Any]:
 
 
 def _schemas(settings: Settings) -> dict[str, Any]:
-    requests = (PredictRequest, CompareRequest)
-    responses = (PredictResponse, CompareResponse, ModelsResponse, ErrorResponse)
+    requests = (PredictRequest, CompareRequest, ExplainRequest, HuggingFaceRequest, TeiRequest)
+    responses = (PredictResponse, CompareResponse, ModelsResponse, ErrorResponse, ExplainResponse,
+                 HuggingFaceResponse, TeiResponse)  # fmt: skip
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         *((model, "validation") for model in requests),
         *((model, "serialization") for model in responses),
     ]
     _, definitions = models_json_schema(models, ref_template=_REF)
     schemas: dict[str, Any] = definitions["$defs"]
-    for model in requests:
+    for model in (PredictRequest, CompareRequest):
         schemas[model.__name__]["properties"]["texts"]["maxItems"] = settings.max_texts
     return schemas
 
 
-def _post(summary: str, request: type[BaseModel], response: type[BaseModel]) -> dict[str, Any]:
+def _post(
+    summary: str,
+    request: type[BaseModel],
+    response: type[BaseModel],
+    other: tuple[type[BaseModel], type[BaseModel]] | None = None,
+) -> dict[str, Any]:
+    """`other` is a second shape of request and response."""
+    operation = _operation(summary, response, _BODY_ERRORS)
     body = {"required": True, "content": _content(request)}
-    return {"requestBody": body, **_operation(summary, response, _BODY_ERRORS)}
+    if other is not None:
+        body["content"] = _either(request, other[0])
+        operation["responses"]["200"]["content"] = _either(response, other[1])
+    return {"requestBody": body, **operation}
 
 
 def _operation(summary: str, response: type[BaseModel], errors: tuple[int, ...]) -> dict[str, Any]:
@@ -83,6 +116,11 @@ def _operation(summary: str, response: type[BaseModel], errors: tuple[int, ...])
 def _probe(summary: str) -> dict[str, Any]:
     text = {"text/plain": {"schema": {"type": "string"}}}
     return {"summary": summary, "responses": {"200": {"description": "OK", "content": text}}}
+
+
+def _either(*models: type[BaseModel]) -> dict[str, Any]:
+    found = [_content(model)["application/json"]["schema"] for model in models]
+    return {"application/json": {"schema": {"oneOf": found}}}
 
 
 def _content(model: type[BaseModel]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ The engine's own dataclasses are part of the responses, so there is one definiti
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -16,6 +16,7 @@ from service import strict_json
 from service.engine import Prediction, Timing
 from service.errors import RequestError
 
+UNION_TAGS = ONE, MANY, BATCH = "<one>", "<many>", "<batch>"  # of a field of several shapes
 _HALF_PAIR = "holds half a surrogate pair: send valid Unicode"
 
 
@@ -34,12 +35,20 @@ def _readable(text: str) -> str:
 Text = Annotated[str, AfterValidator(_readable), Field(min_length=1)]
 
 
-class _Request(BaseModel):
+class JsonRequest(BaseModel):
+    """Base of every request: `parse` makes one of a body, and says what is wrong with it."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    list_field: ClassVar[str]  # holds the texts; how many is limited
+    example: ClassVar[str]  # what messages tell to send
 
-class PredictRequest(_Request):
+
+class PredictRequest(JsonRequest):
     """Texts to classify. Each may be of any length; what exceeds the model's maximum is cut."""
+
+    list_field: ClassVar[str] = "texts"
+    example: ClassVar[str] = '{"texts": ["A warm, funny film."]}'
 
     texts: list[Text] = Field(min_length=1, examples=[["A warm, funny film."]])
     variant: str | None = Field(None, description="A name from GET /models; null: the default.")
@@ -115,8 +124,7 @@ class ErrorResponse(_Response):
     error: ErrorFacts
 
 
-R = TypeVar("R", bound=PredictRequest)
-_EXAMPLE = '{"texts": ["A warm, funny film."]}'
+R = TypeVar("R", bound=JsonRequest)
 
 
 def parse(kind: type[R], body: bytes, max_texts: int) -> R:
@@ -124,47 +132,59 @@ def parse(kind: type[R], body: bytes, max_texts: int) -> R:
 
     Raises RequestError: 400 where the body is no JSON, 422 where it is not the JSON asked for.
     """
+    return validate(kind, json_fields(body, kind.example), max_texts)
+
+
+def json_fields(body: bytes, example: str) -> Any:
+    """The JSON value in `body`; raises RequestError 400, which tells to send `example`."""
     try:
-        fields = strict_json.loads(body)
+        return strict_json.loads(body)
     except ValueError as error:
-        message = f"the body is no valid JSON: {error}; send {_EXAMPLE}"
+        message = f"the body is no valid JSON: {error}; send {example}"
         raise RequestError(400, "invalid_json", message) from None
-    texts = fields.get("texts") if isinstance(fields, dict) else None
+
+
+def validate(kind: type[R], fields: Any, max_texts: int) -> R:
+    """`fields` as a request of `kind`; raises RequestError 422 where they are none."""
+    texts = fields.get(kind.list_field) if isinstance(fields, dict) else None
     if isinstance(texts, list) and len(texts) > max_texts:
         message = f"expected at most {max_texts} texts in one request, got {len(texts)}; send fewer"
-        raise RequestError(422, "too_many_texts", message, field="texts")
+        raise RequestError(422, "too_many_texts", message, field=kind.list_field)
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        raise _invalid(error.errors(include_url=False)[0]) from None
+        raise _invalid(kind, error.errors(include_url=False)[0]) from None
 
 
-def _invalid(error: ErrorDetails) -> RequestError:
+def _invalid(kind: type[JsonRequest], error: ErrorDetails) -> RequestError:
     field = _path(error["loc"])
     code, message = "invalid_request", f"{error['msg']}, got {_kind(error['input'])}"
     match error["type"]:
-        case "empty_text" | "unreadable_text":
+        case "empty_text" | "unreadable_text" | "pair":
             code, message = error["type"], error["msg"]
         case "string_unicode":
             code, message = "unreadable_text", _HALF_PAIR
         case "missing":
-            message = f"is missing: send {_EXAMPLE}"
+            message = f"is missing: send {kind.example}"
         case "too_short":
             message = "is an empty list: send at least one text"
         case "list_type":
-            message = f"must be a list of strings, got {_kind(error['input'])}: send {_EXAMPLE}"
+            message = f"must be a list of strings, got {_kind(error['input'])}: send {kind.example}"
         case "string_type":
             message = f"must be a string, got {_kind(error['input'])}"
         case "extra_forbidden":
-            message = "is no known field; known are texts and variant"
+            known = " and ".join(kind.model_fields)
+            message = "is no known field; "
+            message += f"known are {known}" if len(error["loc"]) == 1 else "see /docs.json"
         case "model_type":
-            message = f"must be an object, got {_kind(error['input'])}: send {_EXAMPLE}"
+            message = f"must be an object, got {_kind(error['input'])}: send {kind.example}"
     return RequestError(422, code, f"{field or 'the body'} {message}", field=field or None)
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """("texts", 3) as `texts[3]`."""
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part[:40]}" for part in location)
+    """("texts", 3) as `texts[3]`; the tags of a union's members say nothing to a caller."""
+    named = (part for part in location if part not in UNION_TAGS)
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part[:40]}" for part in named)
     return "".join(parts).removeprefix(".")
 
 

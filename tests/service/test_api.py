@@ -192,7 +192,7 @@ def test_answers_of_others_get_the_one_shape(
 
 def answer(*labels: str) -> Answer:
     predictions = [Prediction(label, 1.0, {label: 1.0}, 3, False) for label in labels]
-    return Answer(predictions, Timing(0, 0, 0))
+    return Answer(predictions, Timing(0, 0, 0), [])
 
 
 def test_agreement_is_the_share_of_texts_with_the_label_of_the_baseline() -> None:

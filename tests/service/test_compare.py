@@ -204,7 +204,7 @@ def test_all_variants_answer_a_block_before_the_next_in_changing_order() -> None
             from service.engine import Answer, Prediction, Timing
 
             one = Prediction("positive", 1.0, {"negative": 0.0, "positive": 1.0}, 3, False)
-            return Answer([one for _ in texts], Timing(0, 0, 0))
+            return Answer([one for _ in texts], Timing(0, 0, 0), [[0.0, 1.0] for _ in texts])
 
     constant: Any = Constant()
     engines: dict[str, Any] = {name: Recorder(name, constant) for name in ("dense", "sparse")}

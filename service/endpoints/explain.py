@@ -1,0 +1,75 @@
+"""POST /explain: what a model looked at in each text, and what it dropped where."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service.endpoints.json_body import json_body, json_response
+from service.engine import Engine
+from service.errors import RequestError
+from service.explain import ExplainedModel, Explanation, explain
+from service.explain_schemas import MAX_EXPLAINED, ExplainRequest, ExplainResponse
+from service.schemas import parse
+
+if TYPE_CHECKING:
+    from service.api import Api
+
+_WAITING = 8  # requests: an explanation is for a person, who does not come in hundreds
+
+
+def routes(api: Api) -> list[Route]:
+    explainers = _Explainers()
+
+    async def explanations(request: Request) -> Response:
+        deadline = api.deadline()
+        body = await json_body(request, deadline)
+        asked = parse(ExplainRequest, body, min(MAX_EXPLAINED, api.settings.max_texts))
+        name = api.variant_name(asked.variant)
+        found = await explainers.explain(api.variants[name], asked.texts, deadline)
+        return json_response(ExplainResponse(variant=name, explanations=found))
+
+    return [Route("/explain", explanations, methods=["POST"])]
+
+
+class _Explainers:
+    """An explained model for each engine, made when it is asked for, and gone with the engine. One
+    text at a time in all, so that predictions keep the cores."""
+
+    def __init__(self) -> None:
+        self._models: WeakKeyDictionary[Engine, ExplainedModel] = WeakKeyDictionary()
+        self._turn = asyncio.Semaphore(1)
+        self._waiting = 0
+
+    async def explain(self, engine: Engine, texts: list[str], deadline: float) -> list[Explanation]:
+        """Raises RequestError: 429 where too many wait, 503 where no turn came by `deadline`."""
+        if self._waiting >= _WAITING:
+            message = f"{_WAITING} others wait for explanations: try again later"
+            raise RequestError(429, "overloaded", message, retry_after=1)
+        model = self._models.get(engine)
+        if model is None:
+            model = self._models[engine] = ExplainedModel(engine.folder, engine.library)
+        self._waiting += 1
+        try:
+            return [await self._one(engine, model, text, deadline) for text in texts]
+        finally:
+            self._waiting -= 1
+
+    async def _one(
+        self, engine: Engine, model: ExplainedModel, text: str, deadline: float
+    ) -> Explanation:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._turn.acquire()
+        except TimeoutError:
+            message = "no explanation in time, because others were before: try again later"
+            raise RequestError(503, "overloaded", message, retry_after=1) from None
+        try:
+            return await asyncio.to_thread(explain, engine, model, text)
+        finally:
+            self._turn.release()
