@@ -18,11 +18,15 @@ import sys
 from concurrent.futures import Future
 
 import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
+from starlette.types import ASGIApp
 
+from service import logs, tracing
 from service.api import Api
 from service.errors import ServiceError
+from service.front import MovesToTheFront, guarded
 from service.image import serving_image
-from service.middleware import BodyLimit, ErrorShape
+from service.metrics import Metrics
 from service.settings import Settings
 from service.variants import Variants
 
@@ -33,7 +37,9 @@ check: Future[None] | None = None  # what `crisp serve` began before it imported
 def check_models() -> None:
     """Opens the models once, before the server starts: a worker that fails at it would be started
     again and again. Exits with code 2 and one line where they cannot be used."""
+    logs.configure(settings)
     try:
+        tracing.check()
         if check is None:
             Variants.load(settings.models, threads=settings.threads)
         else:
@@ -55,7 +61,7 @@ crisp = bentoml.service(
     # BentoML's own timeout cannot be switched off, and its answer has another shape: ours is first.
     traffic={"timeout": settings.timeout_seconds + 10},
     http={"host": "127.0.0.1"},  # BentoML's default would listen on every interface
-    logging={"access": {"enabled": settings.access_log}},
+    logging={"access": {"enabled": False}},  # ours is in service/logs.py
     image=serving_image(),
     envs=[
         {"name": "BENTOML_DO_NOT_TRACK", "value": "True"},
@@ -64,7 +70,16 @@ crisp = bentoml.service(
 )(Crisp)
 api = Api(settings)
 if bentoml.server_context.worker_index is not None:  # in the process that serves
+    logs.configure(settings)
     api.begin_loading()
-crisp.mount_asgi_app(api.app())
-crisp.add_asgi_middleware(ErrorShape)
-crisp.add_asgi_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+own = api.app()
+crisp.mount_asgi_app(own)
+
+
+def front(bentoml_app: ASGIApp) -> ASGIApp:
+    """All that is served, with our guards in front of it; called where the server starts."""
+    metrics = Metrics(BentoMLContainer.metrics_client.get().registry)
+    return guarded(own, bentoml_app, own.routes, settings, metrics)
+
+
+crisp.add_asgi_middleware(MovesToTheFront, build=front)

@@ -3,6 +3,7 @@
 ServiceError         base; one line on the command line, exit code 2
 ├── ModelsError      no model folder, or one that does not load
 ├── SettingsError    a setting that is no valid value
+├── KeysError        a file of API keys that cannot be read or written
 ├── AddressError     a host or port that cannot be listened on
 ├── InputError       a text file that `crisp predict` cannot read
 └── RequestError     what a caller of the HTTP interface did wrong: a status and a code
@@ -21,6 +22,10 @@ class ModelsError(ServiceError):
 
 class SettingsError(ServiceError):
     """A setting that is no valid value."""
+
+
+class KeysError(ServiceError):
+    """A file of API keys that cannot be read or written, or a name that does not fit in it."""
 
 
 class AddressError(ServiceError):

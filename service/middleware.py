@@ -1,21 +1,35 @@
 """ASGI middleware around the whole server, BentoML's own endpoints included.
 
-`ErrorShape` gives every answer of 400 and above the one error shape and hides tracebacks;
-`BodyLimit` refuses a body that is too large before anything reads or parses it.
+`RequestId` gives every request a name that its caller and the log share; `SecurityHeaders` tells
+browsers what an answer may not do; `ErrorShape` gives every answer of 400 and above the one error
+shape and hides tracebacks; `BodyLimit` refuses a body that is too large before anything reads or
+parses it. `service/front.py` says in which order they stand.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import re
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import RequestError
+from service.logs import request_id, wire_path
 
 logger = logging.getLogger("crisp.service")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    # JSON is nothing to run or to frame; the page brings a policy of its own.
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 
 _MESSAGES = {
     404: "there is no {path} here; POST texts to /predict or /compare, see /docs.json",
@@ -32,7 +46,57 @@ def error_response(error: RequestError) -> JSONResponse:
     response = JSONResponse({"error": facts}, error.status)
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="crisp"'
     return response
+
+
+class RequestId:
+    """X-Request-ID: the caller's, where it is short and plain, else a new one; also answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        identifier = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+        header = (b"x-request-id", identifier.encode())
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), header]
+            await send(message)
+
+        token = request_id.set(identifier)
+        try:
+            await self.app(scope, receive, named)
+        finally:
+            request_id.reset(token)
+
+
+class SecurityHeaders:
+    """What a browser must not do with an answer; an endpoint may say it differently."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                present = {name.lower() for name, _ in headers}
+                headers += [header for header in _SECURITY_HEADERS if header[0] not in present]
+                message["headers"] = headers
+            await send(message)
+
+        await self.app(scope, receive, guarded)
 
 
 class ErrorShape:
@@ -63,8 +127,10 @@ class ErrorShape:
             await self.app(scope, receive, shaped)
         except RequestError as error:
             await error_response(error)(scope, receive, send)
+        except HTTPException as error:
+            await _answer(scope, receive, send, error.status_code, Headers(error.headers))
         except Exception:
-            logger.exception("%s %s failed", scope["method"], scope["path"])
+            logger.exception("%s %s failed", scope["method"], wire_path(scope))
             if not started:
                 await _answer(scope, receive, send, 500, Headers())
 

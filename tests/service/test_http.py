@@ -124,7 +124,16 @@ def test_bentoml_probes_and_metrics_answer(client: httpx.Client, path: str) -> N
 
 def test_metrics_count_requests(client: httpx.Client) -> None:
     client.post("/predict", json={"texts": ["good"]})
-    assert 'endpoint="/predict",http_response_code="200"' in client.get("/metrics").text
+    shown = client.get("/metrics").text
+    assert 'crisp_http_requests_total{endpoint="/predict",status="200"}' in shown
+
+
+def test_made_up_paths_are_one_label(client: httpx.Client) -> None:
+    for number in range(20):
+        error_of(client.get(f"/made-up/{number}"), 404)
+    shown = client.get("/metrics").text
+    assert 'crisp_http_requests_total{endpoint="other",status="404"}' in shown
+    assert "made-up" not in shown
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,109 @@
+"""Who may ask, and how often: API keys and their rate limit, as ASGI middleware.
+
+    Authorization: Bearer crisp_...
+
+Without `--keys` everyone may ask, and nobody may load other models. What is the same for everyone
+needs no key: the probes, the page and the description of the interface.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import RequestError
+from service.keys import Key, KeyRing
+from service.settings import Settings
+
+OPEN = frozenset({"/", "/livez", "/readyz", "/healthz", "/docs.json"})
+OPEN_BELOW = "/page/"  # what the page at / is made of
+ADMIN = frozenset({"/models/reload"})
+
+
+class TokenBucket:
+    """`rate` requests a second in the long run, and up to `burst` at once.
+
+    `clock` gives seconds and never goes back, whatever happens to the time of day.
+    """
+
+    def __init__(
+        self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.rate = rate
+        self.burst = burst
+        self._clock = clock
+        self._saved = float(burst)
+        self._at = clock()
+
+    def take(self) -> float:
+        """Takes one request out; returns 0, or the seconds until there is one and takes nothing."""
+        now = self._clock()
+        self._saved = min(self.burst, self._saved + (now - self._at) * self.rate)
+        self._at = now
+        if self._saved >= 1:
+            self._saved -= 1
+            return 0.0
+        return (1 - self._saved) / self.rate
+
+
+class Access:
+    """Lets through what may pass; raises RequestError (401, 403 or 429) for the rest.
+
+    The key's name goes into `scope["state"]["key"]`, for the log.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self._keys = None if settings.keys is None else KeyRing(settings.keys)
+        self._rate = None if settings.rate_limit is None else settings.rate_limit / settings.workers
+        self._burst = max(1.0, settings.rate_burst / settings.workers)
+        self._buckets = dict[str, TokenBucket]()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not _is_open(scope["path"]):
+            self._admit(scope)
+        await self.app(scope, receive, send)
+
+    def _admit(self, scope: Scope) -> None:
+        admin_only = scope["path"] in ADMIN
+        if self._keys is None:
+            if admin_only:
+                message = "no key may do this: start the service with --keys, and use an admin key"
+                raise RequestError(403, "admin_only", message)
+            return
+        key = self._presented(self._keys, scope)
+        scope.setdefault("state", {})["key"] = key.name
+        if self._rate is not None:
+            self._count(self._rate, key)
+        if admin_only and not key.admin:
+            message = f"the key {key.name} may not do this: use an admin key"
+            raise RequestError(403, "admin_only", message)
+
+    def _presented(self, keys: KeyRing, scope: Scope) -> Key:
+        scheme, _, presented = Headers(scope=scope).get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not presented.strip():
+            message = "expected a key, as `Authorization: Bearer KEY`; ask whoever runs the service"
+            raise RequestError(401, "no_key", message)
+        key = keys.find(presented.strip().encode("latin-1", "replace"))
+        if key is None:
+            message = "the key is not known here: it may be mistyped or revoked"
+            raise RequestError(401, "unknown_key", message)
+        return key
+
+    def _count(self, rate: float, key: Key) -> None:
+        # As many buckets as there are keys at most: only known keys come here.
+        bucket = self._buckets.get(key.sha256)
+        if bucket is None:
+            bucket = self._buckets[key.sha256] = TokenBucket(rate, self._burst)
+        wait = bucket.take()
+        if wait:
+            message = f"the key {key.name} may send {rate:g} requests a second: wait and try again"
+            raise RequestError(429, "rate_limited", message, retry_after=math.ceil(wait))
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(OPEN_BELOW)
