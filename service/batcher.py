@@ -1,0 +1,225 @@
+"""Runs the texts of many requests together: as many in each run as a token budget holds.
+
+    batcher = Batcher(execute, Limits(batch_tokens=2048))
+    lane = batcher.lane("sparse", engine)
+    with batcher.admitted(lane, about_tokens):        # or raises Refused, at once
+        sequences = tokenize(texts)
+    rows, spent = await batcher.submit(lane, sequences, deadline)
+
+What it promises, whatever comes (`tests/service/test_batcher.py` simulates it):
+
+- An idle model never waits: a request that comes alone runs at once. While a run is under way, what
+  comes meanwhile is gathered for the next one.
+- A run holds texts of one model and at most `batch_tokens` tokens, or a single text that is longer.
+- Requests have their turns in a fair order (`service/fair_queue.py`), and so have models: the next
+  run is that of the model which has used the least time since it has been busy.
+- Where a run fails, its halves are tried, and theirs: only a text that fails alone fails its
+  request, and no other's.
+- A request that is cancelled leaves nothing behind but what runs already.
+- Work in the background runs only while nothing else waits.
+
+It lives in one event loop and knows nothing of HTTP, tokenizers or ONNX: `execute` runs a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from time import perf_counter
+from typing import Generic, Protocol
+
+from service.admission import Limits, check, estimated_wait
+from service.lanes import Ids, Lane, M, R, Request, Run, Spent
+
+_TURNS_IN_A_RUN = 4  # of a request that has many texts: others share the run with it
+
+
+class Observer(Protocol):
+    """Is told what happens, to count it."""
+
+    def queued(self, lane: str, requests: int, tokens: int) -> None: ...
+    def waited(self, lane: str, seconds: float) -> None: ...
+    def ran(self, lane: str, texts: int, tokens: int, seconds: float) -> None: ...
+
+
+class Batcher(Generic[M, R]):
+    """See above. `execute(model, sequences)` gives a result for each sequence, in order."""
+
+    def __init__(
+        self,
+        execute: Callable[[M, Sequence[Ids]], Awaitable[Sequence[R]]],
+        limits: Limits,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        self.limits = limits
+        self.lanes: list[Lane[M, R]] = []
+        self._execute = execute
+        self._observer = observer
+        self._clock = clock
+        self._running: set[Run[M, R]] = set()
+        self._again: deque[Run[M, R]] = deque()  # halves of runs that failed
+        self._due = False
+        self._lanes_clock = 0.0  # the `used` of the lane that ran last, when it began
+
+    def lane(self, name: str, model: M, *, background: bool = False) -> Lane[M, R]:
+        """A new queue for `model`. Its speed is that of the last one of this name, until it ran."""
+        quantum = max(1, self.limits.batch_tokens // _TURNS_IN_A_RUN)
+        lane: Lane[M, R] = Lane(name, model, quantum, background)
+        for other in self.lanes:
+            if other.name == name:
+                lane.speed = other.speed
+        self.lanes.append(lane)
+        return lane
+
+    def retire(self, lane: Lane[M, R]) -> None:
+        """Lets go of `lane` and its model as soon as nothing that it has admitted is left."""
+        lane.retired = True
+        self._leave(lane, 0)
+
+    # Admission.
+
+    def wait(self, lane: Lane[M, R], tokens: int = 0) -> float:
+        """Estimated seconds until a request of `tokens` that comes now has its first turn."""
+        runs, at_once = (*self._running, *self._again), self.limits.runs_at_once
+        return estimated_wait(lane, self.lanes, runs, tokens, self._clock(), at_once)
+
+    @contextmanager
+    def admitted(self, lane: Lane[M, R], tokens: int) -> Iterator[None]:
+        """Keeps room for about `tokens`, which `submit` brings at the end; or raises Refused.
+
+        Where nothing waits, anything is admitted, however big it is.
+        """
+        self.check(lane, tokens)
+        lane.reserved += tokens
+        lane.users += 1
+        try:
+            yield
+        finally:
+            lane.reserved -= tokens
+            self._leave(lane, 1)
+
+    def check(self, lane: Lane[M, R], tokens: int = 0) -> None:
+        """Raises Refused where there is no room for about `tokens` in `lane` now."""
+        check(lane, self.lanes, tokens, self.wait(lane, tokens), self.limits)
+
+    def _leave(self, lane: Lane[M, R], users: int) -> None:
+        lane.users -= users
+        if lane.retired and not lane.users and lane in self.lanes:
+            self.lanes.remove(lane)
+
+    # Work.
+
+    async def submit(
+        self, lane: Lane[M, R], sequences: Sequence[Ids], deadline: float | None = None
+    ) -> tuple[list[R], Spent]:
+        """What the model says of each sequence, once all have run.
+
+        Raises Expired at `deadline`, a time of the event loop, and whatever `execute` raises where
+        one of the sequences fails by itself.
+        """
+        if not sequences:
+            return [], Spent(0.0, 0.0)
+        loop = asyncio.get_running_loop()
+        request = Request[M, R](lane, sequences, self._clock())
+        expiry = None if deadline is None else loop.call_at(deadline, request.expire)
+        if not lane.queue.tokens:  # a model that was idle has saved up no time
+            lane.used = max(lane.used, self._lanes_clock)
+        lane.users += 1
+        lane.queue.add(request)
+        self._tell(lane)
+        self._soon()
+        try:
+            await request.done
+        finally:
+            if expiry is not None:
+                expiry.cancel()
+            lane.queue.remove(request)
+            self._leave(lane, 1)
+            self._tell(lane)
+        rows: list[R] = request.rows  # type: ignore[assignment]  # none is missing now
+        waited = self._clock() - request.added - request.running
+        return rows, Spent(max(0.0, waited), request.running)
+
+    def _tell(self, lane: Lane[M, R]) -> None:
+        if self._observer and not lane.background:
+            same = [other for other in self.lanes if other.name == lane.name]
+            front = [other for other in same if not other.background]
+            users, tokens = sum(each.users for each in front), sum(each.tokens for each in front)
+            self._observer.queued(lane.name, users, tokens)
+
+    def _soon(self) -> None:
+        """Starts what can run when all that the event loop has in hand has been added."""
+        if not self._due and len(self._running) < self.limits.runs_at_once:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._start)
+
+    def _start(self) -> None:
+        self._due = False
+        while len(self._running) < self.limits.runs_at_once and (run := self._next()):
+            run.started = self._clock()
+            self._running.add(run)
+            for request, _ in run.texts:
+                if not request.started:
+                    request.started = True
+                    if self._observer and not run.lane.background:
+                        self._observer.waited(run.lane.name, run.started - request.added)
+            sequences = [request.sequences[position] for request, position in run.texts]
+            execution = asyncio.ensure_future(self._execute(run.lane.model, sequences))
+            execution.add_done_callback(partial(self._finished, run))
+
+    def _next(self) -> Run[M, R] | None:
+        while self._again:
+            run = self._again.popleft()
+            texts = [(request, i) for request, i in run.texts if not request.done.done()]
+            if texts:
+                return Run(run.lane, texts)
+        waiting = [lane for lane in self.lanes if lane.queue.tokens]
+        front = [lane for lane in waiting if not lane.background]
+        if not waiting or (self._running and not front):
+            return None
+        lane = min(front or waiting, key=lambda lane: lane.used)
+        self._lanes_clock = max(self._lanes_clock, lane.used)
+        budget = lane.queue.quantum if lane.background else self.limits.batch_tokens
+        return Run(lane, lane.queue.take(budget))
+
+    def _finished(self, run: Run[M, R], execution: asyncio.Future[Sequence[R]]) -> None:
+        self._running.discard(run)
+        seconds = self._clock() - run.started
+        run.lane.used += seconds
+        rows, error = _outcome(execution, len(run.texts))
+        if error is None:
+            run.lane.speed.ran(run.tokens, seconds)
+        elif len(run.texts) > 1:
+            middle = len(run.texts) // 2
+            self._again.extendleft(
+                Run(run.lane, half) for half in (run.texts[middle:], run.texts[:middle])
+            )
+        self._start()  # the next run first: whoever waits for this one's results can wait for that
+        for request in {request for request, _ in run.texts}:
+            request.running += seconds
+        if error is None:
+            for (request, position), row in zip(run.texts, rows, strict=True):
+                request.rows[position] = row
+                request.missing -= 1
+                if not request.missing and not request.done.done():
+                    request.done.set_result(None)
+        elif len(run.texts) == 1:
+            run.texts[0][0].fail(error)
+        if self._observer:
+            self._observer.ran(run.lane.name, len(run.texts), run.tokens, seconds)
+            self._tell(run.lane)
+
+
+def _outcome(
+    execution: asyncio.Future[Sequence[R]], count: int
+) -> tuple[Sequence[R], BaseException | None]:
+    if execution.cancelled():
+        return (), RuntimeError("the run was cancelled")
+    error = execution.exception()
+    if error is None and len(execution.result()) != count:
+        error = RuntimeError(f"{len(execution.result())} results of a run of {count} texts")
+    return (() if error else execution.result()), error

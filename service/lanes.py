@@ -1,0 +1,83 @@
+"""What waits for a model and what runs of it: the records that batcher and admission share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from service.fair_queue import FairQueue, Job
+from service.speed import Speed
+
+M = TypeVar("M")  # a model
+R = TypeVar("R")  # what it says of one text
+Ids = Sequence[int]
+
+
+class Expired(Exception):
+    """The deadline passed first; `started` says whether any of its texts had begun to run."""
+
+    def __init__(self, started: bool) -> None:
+        super().__init__("the deadline passed " + ("in its run" if started else "in the queue"))
+        self.started = started
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Where the time of a request went, in seconds: waiting for runs, and in them."""
+
+    queue: float
+    inference: float
+
+
+class Lane(Generic[M, R]):
+    """A model and what waits for it. `background`: runs only while nothing else waits."""
+
+    def __init__(self, name: str, model: M, quantum: int, background: bool) -> None:
+        self.name = name
+        self.model = model
+        self.background = background
+        self.queue = FairQueue[Request[M, R]](quantum)
+        self.speed = Speed()
+        self.reserved = 0  # tokens that were admitted and are not in the queue yet
+        self.users = 0  # requests that were admitted and are not done
+        self.retired = False
+        self.used = 0.0  # seconds of runs, for the order of the lanes
+
+    @property
+    def tokens(self) -> int:
+        return self.queue.tokens + self.reserved
+
+
+class Request(Job, Generic[M, R]):
+    """A job with what comes of it."""
+
+    def __init__(self, lane: Lane[M, R], sequences: Sequence[Ids], now: float) -> None:
+        super().__init__([len(ids) for ids in sequences])
+        self.lane = lane
+        self.sequences = sequences
+        self.rows: list[R | None] = [None] * len(sequences)
+        self.missing = len(sequences)
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.added = now
+        self.running = 0.0  # seconds
+        self.started = False
+
+    def fail(self, error: BaseException) -> None:
+        self.lane.queue.remove(self)
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def expire(self) -> None:
+        self.fail(Expired(self.started))
+
+
+class Run(Generic[M, R]):
+    """Texts of one model that run together: each as its request and position there."""
+
+    def __init__(self, lane: Lane[M, R], texts: list[tuple[Request[M, R], int]]) -> None:
+        self.lane = lane
+        self.texts = texts
+        self.tokens = sum(len(request.sequences[position]) for request, position in texts)
+        self.started = 0.0
