@@ -131,7 +131,7 @@ def variants_of(models: Any, url: str) -> tuple[str, ...]:
     return tuple(listed)
 
 
-def descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+def descendants(process: subprocess.Popen[Any]) -> list[psutil.Process]:
     """The process and whatever it started, while it runs; psutil knows them from later processes
     that get the same numbers."""
     try:
@@ -142,7 +142,7 @@ def descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def stop(
-    process: subprocess.Popen[bytes],
+    process: subprocess.Popen[Any],
     seconds: float = _SECONDS_TO_STOP,
     known: Sequence[psutil.Process] = (),
 ) -> None:

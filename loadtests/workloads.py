@@ -1,12 +1,12 @@
 """The texts that a load test sends: endless, seeded streams, generated or out of a file.
 
 Generated texts are English words in random order: what they say does not matter for speed, how
-long they are does. Their lengths in words (separated by white space) follow
+long they are does, and that a tokenizer finds words in them. Their lengths in words (separated by
+white space) are drawn from the quantiles of real texts, straight lines in between:
 
-- `sst`: the sentences of SST-2 (Socher et al. 2013). A normal distribution, redrawn outside 2..52,
-  with the mean 19.5 and standard deviation 8.8 of the 872 sentences of GLUE's dev split.
-- `imdb`: the reviews of the Large Movie Review Dataset (Maas et al. 2011). A log-normal
-  distribution with median 174 and mean 234, as commonly reported for it, redrawn outside 10..2470.
+- `sst`: the 872 sentences of SST-2's dev split (Socher et al. 2013), mean 19.5 words;
+- `imdb`: the 1,952 reviews of the Large Movie Review Dataset (Maas et al. 2011) that Kaushik et al.
+  2020 chose, mean 162 words; the full set has longer ones too;
 - `mixed`: four sentences to one review.
 
     take = itertools.islice(generated_texts("sst", seed=0), 3)
@@ -14,9 +14,8 @@ long they are does. Their lengths in words (separated by white space) follow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import accumulate
-from math import log, sqrt
 from pathlib import Path
 from random import Random
 
@@ -25,11 +24,13 @@ from loadtests.vocabulary import CONTENT_WORDS, FUNCTION_WORDS
 
 WORKLOADS = ("sst", "imdb", "mixed")
 
-# What is left of this normal distribution within 2..52 has the mean and deviation of SST-2.
-_SENTENCE_MEAN, _SENTENCE_DEVIATION = 18.8, 9.5
-# A log-normal of median m and mean a has sigma = sqrt(2 ln(a / m)).
-_REVIEW_MU, _REVIEW_SIGMA = log(174), sqrt(2 * log(234 / 174))
-_REVIEW_SHARE = 0.2
+# Words of the shortest text, of each further twentieth of the texts, and of the longest.
+_SENTENCES = (2, 6, 9, 10, 11, 13, 14, 15, 16, 18, 19, 20, 21, 23, 24, 26, 27, 29, 32, 35, 47)
+_REVIEWS = (
+    *(14, 58, 81, 98, 111, 117, 124, 129, 137, 144, 150),
+    *(159, 168, 178, 189, 203, 222, 240, 261, 290, 330),
+)
+_REVIEW_SHARE = {"sst": 0.0, "imdb": 1.0, "mixed": 0.2}
 
 # The n-th most frequent word of a language is about 1/n as frequent as the first (Zipf).
 _FUNCTION_WEIGHTS = list(accumulate(1 / rank for rank in range(1, len(FUNCTION_WORDS) + 1)))
@@ -44,7 +45,7 @@ def generated_texts(workload: str, seed: int | str) -> Iterator[str]:
     """
     if workload not in WORKLOADS:
         raise LoadTestError(f"unknown workload {workload!r}; known: {', '.join(WORKLOADS)}")
-    return _stream(workload, Random(f"{workload} {seed}"))
+    return _stream(_REVIEW_SHARE[workload], Random(f"{workload} {seed}"))
 
 
 def texts_of_file(path: Path, seed: int | str) -> Iterator[str]:
@@ -77,9 +78,10 @@ def read_texts(path: Path) -> list[str]:
     return texts
 
 
-def _stream(workload: str, random: Random) -> Iterator[str]:
+def _stream(review_share: float, random: Random) -> Iterator[str]:
     while True:
-        yield _text(_words_in_text(workload, random), random)
+        lengths = _REVIEWS if random.random() < review_share else _SENTENCES
+        yield _text(_drawn(lengths, random), random)
 
 
 def _shuffled(texts: list[str], random: Random) -> Iterator[str]:
@@ -87,16 +89,11 @@ def _shuffled(texts: list[str], random: Random) -> Iterator[str]:
         yield from random.sample(texts, len(texts))
 
 
-def _words_in_text(workload: str, random: Random) -> int:
-    if workload == "imdb" or (workload == "mixed" and random.random() < _REVIEW_SHARE):
-        return _redrawn(lambda: random.lognormvariate(_REVIEW_MU, _REVIEW_SIGMA), 10, 2470)
-    return _redrawn(lambda: random.normalvariate(_SENTENCE_MEAN, _SENTENCE_DEVIATION), 2, 52)
-
-
-def _redrawn(draw: Callable[[], float], low: int, high: int) -> int:
-    while not low <= (length := round(draw())) <= high:
-        pass
-    return length
+def _drawn(quantiles: tuple[int, ...], random: Random) -> int:
+    """A length whose distribution has these equally spaced quantiles."""
+    place = random.random() * (len(quantiles) - 1)
+    low, high = quantiles[int(place)], quantiles[int(place) + 1]
+    return round(low + (place % 1) * (high - low))
 
 
 def _text(length: int, random: Random) -> str:
