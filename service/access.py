@@ -8,10 +8,13 @@ needs no key: the probes, the page and the description of the interface.
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+import psutil
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,6 +25,25 @@ from service.settings import Settings
 OPEN = frozenset({"/", "/livez", "/readyz", "/healthz", "/docs.json"})
 OPEN_BELOW = "/page/"  # what the page at / is made of
 ADMIN = frozenset({"/models/reload"})
+
+logger = logging.getLogger("crisp.service")
+
+
+def listening() -> set[str]:
+    """The addresses that this process listens on."""
+    connections = psutil.Process().net_connections("tcp")
+    return {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
+
+
+def warn_if_open(settings: Settings, addresses: Iterable[str]) -> None:
+    """Says loudly where anyone who reaches this machine may use the service."""
+    reachable = [a for a in addresses if not ipaddress.ip_address(a).is_loopback]
+    if settings.keys is None and reachable:
+        logger.warning(
+            "ANYONE WHO REACHES %s MAY USE THIS SERVICE, for it asks for no keys. Make some with "
+            "`crisp keys add NAME` and serve with --keys FILE, or listen on 127.0.0.1",
+            " and ".join(sorted(reachable)),
+        )
 
 
 class TokenBucket:
@@ -56,8 +78,12 @@ class Access:
     The key's name goes into `scope["state"]["key"]`, for the log.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, rejected: Callable[[], None] = lambda: None
+    ) -> None:
+        """`rejected` is called for every request that comes too soon."""
         self.app = app
+        self._rejected = rejected
         self._keys = None if settings.keys is None else KeyRing(settings.keys)
         self._rate = None if settings.rate_limit is None else settings.rate_limit / settings.workers
         self._burst = max(1.0, settings.rate_burst / settings.workers)
@@ -101,6 +127,7 @@ class Access:
             bucket = self._buckets[key.sha256] = TokenBucket(rate, self._burst)
         wait = bucket.take()
         if wait:
+            self._rejected()
             message = f"the key {key.name} may send {rate:g} requests a second: wait and try again"
             raise RequestError(429, "rate_limited", message, retry_after=math.ceil(wait))
 

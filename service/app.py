@@ -21,7 +21,8 @@ import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.types import ASGIApp
 
-from service import logs, tracing
+from service import logs, protocol, tracing
+from service.access import listening, warn_if_open
 from service.api import Api
 from service.errors import ServiceError
 from service.front import MovesToTheFront, guarded
@@ -71,6 +72,7 @@ crisp = bentoml.service(
 api = Api(settings)
 if bentoml.server_context.worker_index is not None:  # in the process that serves
     logs.configure(settings)
+    protocol.install(settings)
     api.begin_loading()
 own = api.app()
 crisp.mount_asgi_app(own)
@@ -78,6 +80,8 @@ crisp.mount_asgi_app(own)
 
 def front(bentoml_app: ASGIApp) -> ASGIApp:
     """All that is served, with our guards in front of it; called where the server starts."""
+    if bentoml.server_context.worker_index == 1:
+        warn_if_open(settings, listening())
     metrics = Metrics(BentoMLContainer.metrics_client.get().registry)
     return guarded(own, bentoml_app, own.routes, settings, metrics)
 

@@ -34,7 +34,7 @@ def guarded(
     bentoml: ASGIApp,
     routes: Sequence[BaseRoute],
     settings: Settings,
-    metrics: Metrics | None = None,
+    metrics: Metrics,
 ) -> ASGIApp:
     """`own` with its `routes`, and beside it the BENTOML_PATHS of `bentoml`, behind every guard;
     counts requests in `metrics`."""
@@ -44,10 +44,9 @@ def guarded(
         await (own if ours else bentoml)(scope, receive, send)
 
     app: ASGIApp = BodyLimit(dispatch, settings.max_body_bytes)
-    app = KnownPaths(Access(app, settings), routes)
-    app = SecurityHeaders(ErrorShape(app))
-    if metrics is not None:
-        app = Counted(app, metrics)
+    app = Access(app, settings, metrics.rejections.labels("rate_limit").inc)
+    app = KnownPaths(app, routes)
+    app = Counted(SecurityHeaders(ErrorShape(app)), metrics)
     app = traced(AccessLog(app, texts=settings.log_texts))
     return RequestId(app)
 

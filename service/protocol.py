@@ -1,0 +1,170 @@
+"""HTTP/1.1 of one connection, with bounds on what a client may send or withhold.
+
+uvicorn's protocol waits for ever for headers, keeps any amount of them, and speaks WebSocket. A
+client that sends a byte now and then (slow loris), or headers without end, would hold a connection
+or memory for nothing. Here the headers must come whole within `header_timeout_seconds` and
+`max_header_bytes`, and a process holds `max_connections` at most; what is refused gets the one
+error shape where an answer is still possible. Bodies have their own bounds:
+`service/middleware.py` and `timeout_seconds`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import resource
+from typing import Any, ClassVar
+
+import uvicorn.config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, _get_status_line
+
+from service.settings import Settings
+
+SPARE_FILES = 512  # beside connections: models, logs, the event loop
+LINGER_SECONDS = 5.0  # for a client that does not read its last answer
+
+
+def install(settings: Settings) -> None:
+    """Lets uvicorn in this process speak HTTP with the bounds of `settings`.
+
+    BentoML makes uvicorn's configuration itself and names no protocol, so the default is replaced.
+    """
+
+    class Bounded(BoundedProtocol):
+        bounds = settings
+
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = Bounded  # type: ignore[assignment]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.max_connections + SPARE_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with bounds; `install` says which."""
+
+    bounds: ClassVar[Settings]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ws_protocol_class = None  # nothing here speaks WebSocket: an upgrade is not taken
+        self._timer: asyncio.TimerHandle | None = None  # runs while a client owes us headers
+        self._in_headers = False
+        self._header_bytes = 0  # of headers that are whole
+        self._pending_bytes = 0  # that came while they were not
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.bounds.max_connections:
+            self._refuse(503, "too_many_connections", "all connections are in use: try again later")
+        else:
+            self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        unfinished = self._in_headers
+        super().data_received(data)
+        if unfinished and self._in_headers:  # the parser itself holds a header until it is whole
+            self._pending_bytes += len(data)
+            self._check_header_bytes()
+        if self._owes_headers():
+            self._start_timer()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_headers = True
+        self._header_bytes = self._pending_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._header_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._header_bytes += len(name) + len(value) + 4
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        self._stop_timer()
+        self._check_header_bytes()
+        if not self._refused:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._refused:
+            super().on_message_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "invalid_http", f"this is no HTTP/1.1 request: {msg}")
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing to warn of: the request is answered as if it had asked for no upgrade."""
+
+    def _check_header_bytes(self) -> None:
+        most = self.bounds.max_header_bytes
+        if max(self._header_bytes, self._pending_bytes) > most and not self._refused:
+            message = (
+                f"expected at most {most} bytes before the body, got more: send "
+                "fewer or shorter headers"
+            )
+            self._refuse(431, "headers_too_large", message)
+
+    def _owes_headers(self) -> bool:
+        """No request is being answered, and this client has sent something that is not one yet."""
+        return self._in_headers or self.cycle is None or self.cycle.response_complete
+
+    def _start_timer(self) -> None:
+        if self._timer is None and not self.transport.is_closing():
+            seconds = self.bounds.header_timeout_seconds
+            self._timer = self.loop.call_later(seconds, self._too_late)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_late(self) -> None:
+        self._timer = None
+        if self._in_headers:
+            seconds = self.bounds.header_timeout_seconds
+            message = f"the headers were not complete after {seconds:g} seconds"
+            self._refuse(408, "incomplete_headers", message)
+        else:
+            self._close()
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        self._refused = True
+        self._stop_timer()
+        body = json.dumps({"error": {"code": code, "message": message}}).encode()
+        retry = b"retry-after: 1\r\n" if status == 503 else b""
+        self.transport.write(
+            _get_status_line(status)
+            + b"content-type: application/json\r\nx-content-type-options: nosniff\r\n"
+            + retry
+            + b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            + body
+        )
+        self._close()
+
+    def _close(self) -> None:
+        """Closes the connection, and cuts it off where the client does not take its last answer."""
+        if not self.transport.is_closing():
+            self.transport.close()
+            self.loop.call_later(LINGER_SECONDS, self.transport.abort)
