@@ -1,4 +1,4 @@
-"""The training commands: `crisp train`, `crisp evaluate` and `crisp prune-search`."""
+"""The training commands: `crisp train`, `crisp evaluate`, `crisp prune-search`, `crisp study`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from training.options import (
     Window,
     pattern_of,
 )
+from training.study.commands import app as study
 
 
 def register(app: typer.Typer) -> None:
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(evaluate)
     app.command()(prune_search)
+    app.add_typer(study)
 
 
 def train(

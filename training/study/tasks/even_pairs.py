@@ -16,4 +16,4 @@ def draw(random: np.random.Generator, length: int) -> tuple[list[str], int]:
     return symbols, int(symbols[0] == symbols[-1])
 
 
-EVEN_PAIRS = Task("even-pairs", ("a", "b"), ("odd", "even"), draw, shortest=2)
+EVEN_PAIRS = Task("even-pairs", ("a", "b"), ("odd", "even"), draw, shortest=2, epochs=100)

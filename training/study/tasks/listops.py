@@ -61,5 +61,5 @@ LISTOPS = Task(
     blocks=10,
     learning_rate=1.0,
     decay=0.99,
-    epochs=100,
+    epochs=200,
 )

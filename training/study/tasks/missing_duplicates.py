@@ -19,4 +19,6 @@ def draw(random: np.random.Generator, length: int) -> tuple[list[str], int]:
     return symbols, label
 
 
-MISSING_DUPLICATES = Task("missing-duplicates", ("a", "b", "_"), ("a", "b"), draw, shortest=2)
+MISSING_DUPLICATES = Task(
+    "missing-duplicates", ("a", "b", "_"), ("a", "b"), draw, shortest=2, epochs=250
+)

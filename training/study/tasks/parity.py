@@ -15,4 +15,4 @@ def draw(random: np.random.Generator, length: int) -> tuple[list[str], int]:
     return ["ab"[i] for i in bits], int(bits.sum() % 2 == 0)
 
 
-PARITY = Task("parity", ("a", "b"), ("odd", "even"), draw, shortest=1)
+PARITY = Task("parity", ("a", "b"), ("odd", "even"), draw, shortest=1, epochs=1000)

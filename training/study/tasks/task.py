@@ -34,7 +34,7 @@ class Task:
     blocks: int = 5
     learning_rate: float = 0.1
     decay: float = 0.9995  # of the learning rate, an epoch
-    epochs: int = 1000
+    epochs: int = 500
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def draw_examples(task: Task, *, length: int, train: int, held_out: int, seed: i
         )
     number = {symbol: i for i, symbol in enumerate(task.symbols, start=1)}
     tokens = np.full((wanted, length), PADDING, dtype=np.int64)
-    for row, symbols in zip(tokens, found, strict=True):
-        row[: len(symbols)] = [number[symbol] for symbol in symbols]
+    for row, drawn in zip(tokens, found, strict=True):
+        row[: len(drawn)] = [number[symbol] for symbol in drawn]
     every = Examples(
         tokens,
         np.array([len(symbols) for symbols in found], dtype=np.int64),

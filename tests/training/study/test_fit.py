@@ -1,0 +1,100 @@
+"""Training all seeds at once: it learns, a seed is as if alone, and a stopped run goes on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.pattern import AttentionPattern
+from training.study import fit
+from training.study.encoder import EncoderSize, forward
+from training.study.tasks.task import Split, Task, draw_examples
+
+SIZE = EncoderSize(symbols=2, classes=2, blocks=1, width=16)
+TOPK = AttentionPattern("topk", k=3)
+
+
+def most(random: np.random.Generator, length: int) -> tuple[list[str], int]:
+    """Which of two symbols is the more frequent: learned within seconds."""
+    bits = random.integers(2, size=length)
+    return ["ab"[i] for i in bits], int(2 * bits.sum() > length)
+
+
+MAJORITY = Task("majority", ("a", "b"), ("a", "b"), most, shortest=1)
+FAST = fit.Optimisation(learning_rate=0.5, batch=10)
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    return draw_examples(MAJORITY, length=8, train=120, held_out=50, seed=0)
+
+
+def train(state: fit.FitState, split: Split, epochs: int, rule: AttentionPattern = TOPK) -> None:
+    for _ in range(epochs):
+        fit.train_epoch(state, split.train, split.held_out, SIZE, rule, FAST)
+
+
+def test_it_learns_and_says_how_far_it_is(split: Split) -> None:
+    state = fit.start(SIZE, (0, 1))
+    ticks: list[float] = []
+    for _ in range(25):
+        fit.train_epoch(state, split.train, split.held_out, SIZE, TOPK, FAST, ticks.append)
+    assert sum(ticks) == pytest.approx(25)
+    assert max(state.curves[-1].train_accuracy) > 0.9
+    assert state.curves[-1].train_loss[0] < state.curves[0].train_loss[0]
+    accuracy, loss = fit.evaluate(state, split.held_out, SIZE, TOPK)
+    assert state.curves[-1].held_out_accuracy == pytest.approx(accuracy.tolist(), abs=1e-6)
+    logits = forward(
+        state.parameters,
+        torch.from_numpy(split.held_out.tokens).expand(2, -1, -1),
+        torch.from_numpy(split.held_out.lengths).expand(2, -1),
+        SIZE,
+        TOPK,
+    )
+    labels = torch.from_numpy(split.held_out.labels)
+    assert accuracy[1] == pytest.approx(float((logits[1].argmax(-1) == labels).float().mean()))
+    assert float(loss[1]) == pytest.approx(
+        float(torch.nn.functional.cross_entropy(logits[1], labels)), abs=1e-5
+    )
+
+
+def test_a_seed_is_as_if_alone(split: Split) -> None:
+    together, alone = fit.start(SIZE, (4, 5)), fit.start(SIZE, (5,))
+    train(together, split, 2)
+    train(alone, split, 2)
+    for name, tensor in together.parameters.items():
+        torch.testing.assert_close(tensor[1:], alone.parameters[name], atol=1e-4, rtol=1e-3)
+    assert together.curves[0].train_loss[1] == pytest.approx(
+        alone.curves[0].train_loss[0], abs=1e-4
+    )
+    assert together.curves[0].train_loss[0] != together.curves[0].train_loss[1]
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(split: Split, tmp_path: Path) -> None:
+    whole, part = fit.start(SIZE, (2, 3)), fit.start(SIZE, (2, 3))
+    train(whole, split, 3)
+    train(part, split, 1)
+    fit.save(tmp_path / "state", part)
+    resumed = fit.load(tmp_path / "state")
+    train(resumed, split, 2)
+    assert [asdict(epoch) for epoch in resumed.curves] == [asdict(epoch) for epoch in whole.curves]
+    for name, tensor in whole.parameters.items():
+        assert torch.equal(tensor, resumed.parameters[name])
+
+
+def test_each_models_gradient_is_clipped_by_its_own_norm() -> None:
+    parameters = {"a": torch.zeros(2, 1, 3), "b": torch.zeros(2, 4)}
+    for parameter in parameters.values():
+        parameter.requires_grad_()
+    # Gradients: model 0 (3, 0, 4) and 12 -> norm 13; model 1 (0.1, 0, 0) and 0 -> norm 0.1.
+    slope = torch.tensor([[[3.0, 0, 4]], [[0.1, 0, 0]]])
+    loss = (parameters["a"] * slope).sum() + 12 * parameters["b"][0, 2]
+    fit._descend(parameters, loss, rate=2.0, clip=0.5)
+    expected = torch.tensor([3.0, 0, 4]) * -2 * 0.5 / 13
+    torch.testing.assert_close(parameters["a"][0, 0], expected, atol=1e-5, rtol=1e-5)
+    assert parameters["b"][0, 2].item() == pytest.approx(-2 * 0.5 / 13 * 12, abs=1e-5)
+    torch.testing.assert_close(parameters["a"][1, 0], torch.tensor([-0.2, 0, 0]))

@@ -1,0 +1,184 @@
+"""Trains all seeds of a setting as one batched model, epoch by epoch, resumably.
+
+    state = start(size, seeds)                     # or load(file)
+    while len(state.curves) < epochs:
+        train_epoch(state, split.train, split.held_out, ...)
+        save(file, state)
+
+A seed decides its weights, the order of its examples and its dropout, each drawn anew from (seed,
+epoch): a run that is stopped between two epochs goes on as if it had not been, and a seed does not
+depend on those it is trained beside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from training.pattern import AttentionPattern
+from training.study.encoder import Dropout, EncoderSize, Parameters, forward, initial_parameters
+from training.study.tasks.task import Examples
+
+_EVALUATION_ROWS = 20_000  # tokens of one model at once when nothing is learned
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """SGD without momentum, as the paper has it."""
+
+    learning_rate: float = 0.1
+    decay: float = 0.9995  # of the learning rate, an epoch
+    batch: int = 25
+    clip: float = 0.5  # of the norm of a model's gradient
+    dropout: float = 0.01
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch: a number for each seed. Those of training are means over the epoch's batches, with
+    dropout and while learning."""
+
+    train_accuracy: list[float]
+    train_loss: list[float]
+    held_out_accuracy: list[float]
+    held_out_loss: list[float]
+
+
+@dataclass
+class FitState:
+    """The weights of all seeds, and the epochs behind them."""
+
+    seeds: tuple[int, ...]
+    parameters: Parameters
+    curves: list[Epoch] = field(default_factory=list)
+
+
+def start(size: EncoderSize, seeds: Sequence[int]) -> FitState:
+    return FitState(tuple(seeds), initial_parameters(size, seeds))
+
+
+def train_epoch(
+    state: FitState,
+    train: Examples,
+    held_out: Examples,
+    size: EncoderSize,
+    pattern: AttentionPattern,
+    optimisation: Optimisation,
+    tick: Callable[[float], None] = lambda _: None,
+) -> None:
+    """Trains one epoch more, and appends it to the curves. `tick` is told each step's share."""
+    epoch = len(state.curves)
+    rate = optimisation.learning_rate * optimisation.decay**epoch
+    drop = Dropout(optimisation.dropout, [_mixed(seed, epoch, 1) for seed in state.seeds])
+    order = torch.stack(
+        [
+            torch.randperm(len(train), generator=torch.Generator().manual_seed(_mixed(s, epoch, 0)))
+            for s in state.seeds
+        ]
+    )
+    data = _Tensors(train)
+    right = torch.zeros(len(state.seeds))
+    lost = torch.zeros(len(state.seeds))
+    for parameter in state.parameters.values():
+        parameter.requires_grad_()
+    for chosen in order.split(optimisation.batch, dim=1):
+        logits = forward(
+            state.parameters, data.tokens[chosen], data.lengths[chosen], size, pattern, drop=drop
+        )
+        losses, correct = _losses(logits, data.labels[chosen])
+        _descend(state.parameters, losses.mean(dim=1).sum(), rate, optimisation.clip)
+        lost += losses.detach().sum(dim=1)
+        right += correct.sum(dim=1)
+        tick(chosen.shape[1] / len(train))
+    for parameter in state.parameters.values():
+        parameter.requires_grad_(False)
+    accuracy, loss = evaluate(state, held_out, size, pattern)
+    state.curves.append(
+        Epoch(
+            _rounded(right / len(train)),
+            _rounded(lost / len(train)),
+            _rounded(accuracy),
+            _rounded(loss),
+        )
+    )
+
+
+def _descend(parameters: Parameters, loss: Tensor, rate: float, clip: float) -> None:
+    """A step of SGD, the gradient of each model clipped by its own norm."""
+    gradients = torch.autograd.grad(loss, list(parameters.values()))
+    squares = torch.stack([gradient.flatten(1).square().sum(dim=1) for gradient in gradients])
+    scale = rate * (clip / (squares.sum(dim=0).sqrt() + 1e-6)).clamp(max=1)  # [M]
+    with torch.no_grad():
+        for parameter, gradient in zip(parameters.values(), gradients, strict=True):
+            parameter.sub_(gradient * scale.view(-1, *[1] * (gradient.dim() - 1)))
+
+
+def evaluate(
+    state: FitState, examples: Examples, size: EncoderSize, pattern: AttentionPattern
+) -> tuple[Tensor, Tensor]:
+    """Accuracy and mean cross-entropy of each seed, float [M] both, without dropout."""
+    models = len(state.seeds)
+    right, lost = torch.zeros(models), torch.zeros(models)
+    data = _Tensors(examples)
+    rows = max(1, _EVALUATION_ROWS // examples.tokens.shape[1])
+    with torch.inference_mode():
+        for chosen in torch.arange(len(examples)).split(rows):
+            every = chosen.expand(models, -1)
+            logits = forward(
+                state.parameters, data.tokens[every], data.lengths[every], size, pattern
+            )
+            losses, correct = _losses(logits, data.labels[every])
+            lost += losses.sum(dim=1)
+            right += correct.sum(dim=1)
+    return right / len(examples), lost / len(examples)
+
+
+def save(file: Path, state: FitState) -> None:
+    """Writes weights and curves as one safetensors file, whole or not at all."""
+    facts = {"seeds": state.seeds, "curves": [asdict(epoch) for epoch in state.curves]}
+    temporary = file.with_name(file.name + ".tmp")
+    tensors = {name: tensor.detach().contiguous() for name, tensor in state.parameters.items()}
+    save_file(tensors, temporary, metadata={"study": json.dumps(facts)})
+    temporary.replace(file)
+
+
+def load(file: Path) -> FitState:
+    """What `save` wrote."""
+    with safe_open(file, framework="pt") as opened:
+        facts = json.loads(opened.metadata()["study"])
+        # In one order always: that of a sum of floats decides its last digits.
+        parameters = {name: opened.get_tensor(name) for name in sorted(opened.keys())}
+    return FitState(
+        tuple(facts["seeds"]), parameters, [Epoch(**epoch) for epoch in facts["curves"]]
+    )
+
+
+class _Tensors:
+    """Examples as tensors."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.tokens = torch.from_numpy(examples.tokens)
+        self.lengths = torch.from_numpy(examples.lengths)
+        self.labels = torch.from_numpy(examples.labels)
+
+
+def _losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy float [M, B], and whether the highest logit is the label's, bool [M, B]."""
+    losses = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    return losses.view(labels.shape), logits.argmax(dim=-1) == labels
+
+
+def _mixed(seed: int, epoch: int, purpose: int) -> int:
+    return int(np.random.SeedSequence((seed, epoch, purpose)).generate_state(1)[0])
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(float(value), 6) for value in values]

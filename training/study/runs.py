@@ -1,0 +1,141 @@
+"""The runs of a study as folders: what is asked, how far it is, and what came out.
+
+<root>/<study>/<name>/settings.json    the run as it was asked for
+                      progress         the share that is done, while it runs
+                      log.txt          what it printed
+                      failure.txt      why it failed, if it did
+                      result.json      what came out: a run that has it is finished
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.files import write_atomically
+from training.study.errors import StudyError
+
+SETTINGS_FILE = "settings.json"
+RESULT_FILE = "result.json"
+PROGRESS_FILE = "progress"
+LOG_FILE = "log.txt"
+FAILURE_FILE = "failure.txt"
+_EXTENDABLE = "epochs"  # the one setting that may grow: the run goes on from where it ended
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: the study it belongs to, a name that is unique there, its settings as JSON values, and
+    how much work it is, in any unit that all runs of the study share."""
+
+    study: str
+    name: str
+    settings: dict[str, Any]
+    work: float
+
+    def folder(self, root: Path) -> Path:
+        return root / self.study / self.name
+
+    def prepare(self, root: Path) -> bool:
+        """Writes what is asked into the folder; False where that is already finished.
+
+        Raises StudyError where the folder holds a run of other settings.
+        """
+        folder = self.folder(root)
+        file = folder / SETTINGS_FILE
+        asked = json.loads(json.dumps(self.settings))
+        if file.is_file():
+            found = json.loads(file.read_text(encoding="utf-8"))["settings"]
+            differing = sorted(
+                key
+                for key in asked.keys() | found.keys()
+                if key != _EXTENDABLE and asked.get(key) != found.get(key)
+            )
+            if differing:
+                key = differing[0]
+                raise StudyError(
+                    f"{folder} holds a run with another {key} ({found.get(key)!r} there, "
+                    f"{asked.get(key)!r} now); give another --out, or remove it"
+                )
+            if (folder / RESULT_FILE).is_file() and self._covers(folder, asked):
+                return False
+        folder.mkdir(parents=True, exist_ok=True)
+        values = {"study": self.study, "name": self.name, "settings": asked}
+        write_atomically(file, json.dumps(values, indent=1) + "\n")
+        return True
+
+    @staticmethod
+    def _covers(folder: Path, asked: dict[str, Any]) -> bool:
+        done = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))["settings"]
+        return bool(done.get(_EXTENDABLE, 0) >= asked.get(_EXTENDABLE, 0))
+
+
+class Progress:
+    """Tells whoever watches the folder how far its run is, about once a second."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file, self.share, self.told = folder / PROGRESS_FILE, 0.0, 0.0
+
+    def reach(self, share: float) -> None:
+        self.share = share
+        if time.monotonic() - self.told > 1:
+            self.told = time.monotonic()
+            write_atomically(self.file, f"{share:.4f}")
+
+
+def progress_of(folder: Path) -> float:
+    """The share of a run that is done, 0 where nothing says so."""
+    if (folder / RESULT_FILE).is_file():
+        return 1.0
+    try:
+        return float((folder / PROGRESS_FILE).read_text())
+    except (OSError, ValueError):
+        return 0.0
+
+
+def write_result(folder: Path, settings: dict[str, Any], found: dict[str, Any]) -> None:
+    """Finishes the run in `folder`."""
+    head = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    values = {"study": head["study"], "name": head["name"], "settings": settings} | found
+    write_atomically(folder / RESULT_FILE, json.dumps(values, separators=(",", ":")) + "\n")
+
+
+def read_results(root: Path, study: str) -> list[dict[str, Any]]:
+    """The results of all finished runs of a study, by name: of run folders, or of a folder of
+    JSON files that `crisp study report --collect` made."""
+    files = sorted((root / study).glob(f"*/{RESULT_FILE}")) + sorted((root / study).glob("*.json"))
+    found = []
+    for file in files:
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            if values["study"] != study:
+                raise ValueError(f"it belongs to {values['study']}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise StudyError(f"{file} is not the result of a run of {study}: {error!r}") from None
+        found.append(values)
+    return found
+
+
+def failures(root: Path, study: str) -> dict[str, str]:
+    """Why each failed run of a study failed, by name."""
+    return {
+        file.parent.name: file.read_text(encoding="utf-8").strip()
+        for file in sorted((root / study).glob(f"*/{FAILURE_FILE}"))
+    }
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds the run in `folder` for this process. Raises StudyError where another one holds it."""
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StudyError(f"another process is at work on {folder}; wait for it") from None
+        yield
