@@ -7,7 +7,7 @@
 namespace crisp {
 
 constexpr int64_t kBlockRows = 32;   // rows that one task computes together, at most
-constexpr int64_t kStep = 8;         // int8: inputs are padded to a multiple of this
+constexpr int64_t kStep = 16;        // int8: inputs are padded to a multiple of this
 constexpr int64_t kMaxColumns = 64;  // outputs are padded to a multiple of the panel, at most this
 constexpr int kActivationLevels = 127;  // quantised rows lie in [0, 127], see rows.h
 constexpr int kWeightLevels = 64;       // and weights in [-64, 64]
@@ -23,6 +23,7 @@ struct LinearWeights {
   const float* scale;  // of each output; padded with zeros to whole panels, as the next two
   const float* bias;
   const float* weight_sum;  // int8: the sum of the weights of each output, before scaling
+  const uint8_t* deep;  // int8: of each panel, whether a step fits into 16 bits, see kernel_dot.h
 };
 
 struct NormWeights {

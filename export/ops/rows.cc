@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -87,6 +88,30 @@ void for_blocks(int64_t rows, const Widths& widths, const ParallelFor& parallel_
   if (out_of_memory) throw std::bad_alloc();
 }
 
+// For each panel of int8 weights, whether 16 bits hold what any inputs add up to over a step in the
+// lanes of kernel_dot.h: the first and second two bytes of each group of four.
+std::vector<uint8_t> deep_panels(const int8_t* weights, int64_t inputs, int64_t outputs,
+                                 int64_t columns) {
+  std::vector<uint8_t> deep(static_cast<size_t>(outputs / columns), 1);
+  for (int64_t panel = 0; panel < outputs / columns; ++panel) {
+    const int8_t* const own = weights + panel * inputs * columns;
+    for (int64_t step = 0; step < inputs; step += kStep) {
+      for (int64_t pair = 0; pair < 2 * columns; ++pair) {
+        int64_t above = 0;
+        int64_t below = 0;
+        for (int64_t byte = 0; byte < kStep / 2; ++byte) {
+          const int64_t group = step / 4 + byte / 2;
+          const int8_t weight = own[group * 4 * columns + 2 * pair + byte % 2];
+          (weight > 0 ? above : below) += weight;
+        }
+        const int64_t most = kActivationLevels * std::max(above, -below);
+        if (most > std::numeric_limits<int16_t>::max()) deep[static_cast<size_t>(panel)] = 0;
+      }
+    }
+  }
+  return deep;
+}
+
 }  // namespace
 
 template <typename Weight>
@@ -114,8 +139,11 @@ void PackedLinear::pack(const RowKernel& kernel, const Weight* weight, const flo
       sums[j] += static_cast<float>(value);
     }
   }
+  if (kGroup != 1)
+    deep_ = deep_panels(reinterpret_cast<const int8_t*>(panels), inputs, outputs, columns);
   weights_.panels = panels;
   weights_.quantised = kGroup != 1;
+  weights_.deep = deep_.data();
   weights_.scale = scales;
   weights_.bias = biases;
   weights_.weight_sum = sums;

@@ -51,6 +51,7 @@ class PackedLinear {
 
   LinearWeights weights_{};
   std::vector<float> columns_;  // scale, bias and sum of the weights, of each output
+  std::vector<uint8_t> deep_;   // see LinearWeights
   Aligned panels_;
 };
 

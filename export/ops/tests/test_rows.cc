@@ -206,6 +206,58 @@ TEST_CASE("sums of bytes are exact at their extremes") {
   }
 }
 
+TEST_CASE("sums of bytes are exact where 16 bits just hold them, and where they just do not") {
+  // Eight products share a sum of 16 bits: 127 · 258 = 32,766 fits, 127 · 259 does not. Panels have
+  // different numbers of columns: each limit gets a layer of its own, and one has both.
+  const std::vector<std::vector<int>> limits = {{258}, {259}, {-258}, {-259}, {258, -259, 258}};
+  for (const Named& one : kernels()) {
+    CAPTURE(one.name);
+    for (const std::vector<int>& sums : limits) {
+      const int64_t outputs = static_cast<int64_t>(sums.size()) * one.kernel->columns;
+      Layer layer{32,
+                  outputs,
+                  std::vector<int8_t>(32 * outputs),
+                  {},
+                  Floats(outputs, 1.0f),
+                  Floats(outputs)};
+      for (size_t panel = 0; panel < sums.size(); ++panel) {
+        int left = std::abs(sums[panel]);
+        for (const int64_t input : {16, 17, 20, 21, 24, 25, 28, 29}) {
+          const int weight = std::min(left, 64);
+          left -= weight;
+          layer.bytes[input * outputs + static_cast<int64_t>(panel) * one.kernel->columns + 3] =
+              static_cast<int8_t>(sums[panel] < 0 ? -weight : weight);
+        }
+      }
+      const Floats x(32, 127.0f);
+      const Floats found = run_linear(*one.kernel, layer, x, 1, true);
+      for (int64_t j = 0; j < outputs; ++j) {
+        const int sum =
+            j % one.kernel->columns == 3 ? sums[static_cast<size_t>(j / one.kernel->columns)] : 0;
+        CHECK(found[j] == static_cast<float>(127 * sum));
+      }
+    }
+  }
+}
+
+TEST_CASE("gelu is that of the error function") {
+  const int64_t outputs = 4801;
+  Layer layer{1, outputs, {}, Floats(outputs, 1.0f), Floats(outputs, 1.0f), Floats(outputs)};
+  for (int64_t j = 0; j < outputs; ++j) layer.bias[j] = static_cast<float>(j - 2400) / 200;
+  const float zero = 0;
+  for (const Named& one : kernels()) {
+    CAPTURE(one.name);
+    Floats found(outputs);
+    const std::unique_ptr<PackedLinear> packed = layer.packed(*one.kernel, false);
+    one.kernel->linear(packed->weights(), &zero, 1, 1, Activation::kGelu, found.data(), outputs,
+                       RowScratch{});
+    for (int64_t j = 0; j < outputs; ++j) {
+      const double x = layer.bias[j];
+      CHECK(std::abs(found[j] - error_function_gelu(x)) < 2e-6 * std::max(1.0, std::abs(x)));
+    }
+  }
+}
+
 TEST_CASE("every kernel computes the same, but for rounding") {
   std::mt19937 random(3);
   const Layer layer = random_layer(random, 96, 200);
