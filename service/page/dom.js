@@ -1,0 +1,47 @@
+// Small things that every part needs: elements, numbers as people read them.
+
+export const byId = (id) => document.getElementById(id);
+
+/** An element with attributes and children; a text becomes a text node, never markup. */
+export function element(name, attributes = {}, ...children) {
+  return filled(document.createElement(name), attributes, children);
+}
+
+/** The same in SVG. */
+export function shape(name, attributes = {}, ...children) {
+  return filled(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+}
+
+function filled(node, attributes, children) {
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value !== undefined && value !== null && value !== false) node.setAttribute(key, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+/** Shows `message` in `node`, or hides it where there is none; `hint` is a second, quieter line. */
+export function notify(node, message, hint) {
+  node.replaceChildren(message ?? "", ...(hint ? [element("span", { class: "note" }, hint)] : []));
+  node.hidden = !message;
+}
+
+const whole = new Intl.NumberFormat("en");
+
+export const count = (value) => whole.format(Math.round(value));
+
+/** "1 text", "1,240 texts". */
+export const counted = (value, word) => `${count(value)} ${word}${value === 1 ? "" : "s"}`;
+
+export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+
+/** Milliseconds, with as many digits as tell something. */
+export function milliseconds(value) {
+  return `${value < 10 ? value.toFixed(1) : count(value)} ms`;
+}
+
+/** A rate or any other number: 0.4, 12, 1,240. */
+export const rate = (value) => (value > 0 && value < 10 ? value.toFixed(1) : count(value));
+
+/** The class that colours a label, where it is one that has a colour. */
+export const tone = (label) => (["positive", "negative"].includes(label) ? label : "");

@@ -1,0 +1,15 @@
+// Texts of our own to try.
+
+export const EXAMPLES = {
+  praise: "A warm, funny film that never talks down to its audience.",
+  irony: "Two hours of people whispering in corridors, and I have never wanted a fire alarm so badly.",
+  review:
+    "I went in expecting very little. The trailer promises a chase, a twist and a tearful speech, and for "
+    + "the first half hour that is what you get, in that order, shot in the colour of weak tea. Then the "
+    + "two sisters finally sit down at the same kitchen table, and the film forgets its plot and starts to "
+    + "listen to them. Nothing much is said. One peels an orange, the other counts the money twice, and in "
+    + "that silence there is more history than in all the flashbacks before. From there on it hardly puts a "
+    + "foot wrong. The score is still too loud, the villain is still a cardboard man, and somebody should "
+    + "have cut the dream. But I laughed when they laughed, I held my breath in the barn, and on the way "
+    + "home I rang my brother, which no thriller has ever made me do.",
+};

@@ -1,0 +1,100 @@
+// Starts the page: tabs, the API key, and what the service says of its models.
+
+import { apiKey, get } from "./api.js";
+import { startBatch } from "./batch.js";
+import { byId } from "./dom.js";
+import { startLive } from "./live.js";
+import { startTry } from "./try.js";
+
+const tabs = [...document.querySelectorAll('[role="tab"]')];
+
+function select(tab, { focus = false } = {}) {
+  for (const other of tabs) {
+    const selected = other === tab;
+    other.setAttribute("aria-selected", String(selected));
+    other.tabIndex = selected ? 0 : -1;
+    byId(other.getAttribute("aria-controls")).hidden = !selected;
+  }
+  if (focus) tab.focus();
+  document.dispatchEvent(new CustomEvent("crisp:tab", { detail: tab.getAttribute("aria-controls") }));
+}
+
+function startTabs() {
+  for (const [index, tab] of tabs.entries()) {
+    tab.addEventListener("click", () => {
+      history.replaceState(null, "", `#${tab.getAttribute("aria-controls")}`);
+      select(tab);
+    });
+    tab.addEventListener("keydown", (event) => {
+      const steps = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: -1 };
+      if (!(event.key in steps)) return;
+      event.preventDefault();
+      tabs.at(steps[event.key] % tabs.length).click();
+      tabs.find((other) => other.tabIndex === 0).focus();
+    });
+  }
+  const fromAddress = () => {
+    const wanted = tabs.find((tab) => `#${tab.getAttribute("aria-controls")}` === location.hash);
+    if (wanted) select(wanted);
+  };
+  addEventListener("hashchange", fromAddress);
+  fromAddress();
+}
+
+function startKey() {
+  const form = byId("key-form");
+  const open = byId("key-open");
+  const show = () => {
+    form.hidden = false;
+    open.hidden = false;
+  };
+  open.hidden = !apiKey.get();
+  open.addEventListener("click", () => {
+    form.hidden = !form.hidden;
+    if (!form.hidden) byId("key").focus();
+  });
+  document.addEventListener("crisp:key", () => {
+    byId("key-why").textContent = apiKey.get()
+      ? "The service does not know this API key."
+      : "This service asks for an API key.";
+    show();
+  });
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    apiKey.set(byId("key").value.trim());
+    byId("key").value = "";
+    form.hidden = true;
+    loadModels();
+  });
+  byId("key-forget").addEventListener("click", () => {
+    apiKey.forget();
+    form.hidden = true;
+    open.hidden = true;
+  });
+}
+
+/** Asks which models there are, and tells every part. Without an answer they go on with defaults. */
+async function loadModels() {
+  try {
+    const models = await get("models");
+    document.dispatchEvent(new CustomEvent("crisp:models", { detail: models }));
+    byId("foot").textContent = facts(models);
+  } catch {
+    // The first request of a person will say what is wrong.
+  }
+}
+
+function facts({ default: chosen, variants }) {
+  const { manifest, operators } = variants[chosen];
+  const parameters = `${(manifest.parameters / 1e6).toFixed(1)} M parameters`;
+  const kernel = operators.kernel === "compiled" ? "compiled operators" : "fallback operators, slower";
+  return `${Object.keys(variants).join(" and ")}: ${parameters}, ${manifest.precision}, `
+    + `texts up to ${manifest.max_tokens} tokens, ${kernel}.`;
+}
+
+startTry();
+startBatch();
+startLive();
+startKey();
+startTabs();
+loadModels();
