@@ -18,9 +18,10 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from service.errors import SettingsError
 
@@ -115,6 +116,12 @@ class Settings(BaseModel):
         False, "Log the texts of requests too. They may be private: leave this off.", "Logs"
     )
 
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.rate_limit is not None and self.keys is None:
+            raise PydanticCustomError("misfit", "--rate-limit limits keys: give --keys too")
+        return self
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """Reads the variables that are set and not empty, and the file that CRISP_CONFIG names.
@@ -182,6 +189,8 @@ def resolve(
         return Resolved(Settings.model_validate(given), sources)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # of several settings together
+            raise SettingsError(first["msg"]) from None
         name = str(first["loc"][0])
         message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
         raise SettingsError(f"{_spelled(name, given[name], sources[name])}: {message}") from None

@@ -53,6 +53,7 @@ def traced(app: ASGIApp, environment: Mapping[str, str] = os.environ) -> ASGIApp
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     name = environment.get("OTEL_SERVICE_NAME") or "crisp"
+    # It sends what is left when the process ends.
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
 

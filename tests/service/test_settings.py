@@ -83,6 +83,11 @@ def test_a_bad_value_is_named_where_it_stands(tmp_path: Path) -> None:
         assert "greater than" in str(refused.value)
 
 
+def test_settings_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(SettingsError, match="--rate-limit limits keys: give --keys too"):
+        resolve({"rate_limit": 1.0}, {})
+
+
 def test_the_flag_wins_then_the_variable_then_the_file(tmp_path: Path) -> None:
     file = tmp_path / "crisp.toml"
     file.write_text("max_texts = 1\nport = 1\nthreads = 1\n")

@@ -1,0 +1,205 @@
+"""What a client may send or withhold before its body: a real uvicorn with our protocol in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+import uvicorn.config
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from service import protocol
+from service.settings import Settings
+
+MAX_HEADERS = 2048
+SOON = 0.3  # seconds for the headers, in these tests
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the length of the body."""
+    length, more = 0, True
+    while more:
+        message = await receive()
+        length += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    await PlainTextResponse(f"{scope['path']} {length}")(scope, receive, send)
+
+
+@contextlib.contextmanager
+def serving(settings: Settings) -> Iterator[int]:
+    """uvicorn with the bounds of `settings` in a thread of this process; its port."""
+    kept = dict(uvicorn.config.HTTP_PROTOCOLS)
+    protocol.install(settings)
+    config = uvicorn.Config(echo, log_config=None, lifespan="off", timeout_keep_alive=1)
+    config.load()
+    uvicorn.config.HTTP_PROTOCOLS.update(kept)
+    server = uvicorn.Server(config)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+        thread.start()
+        try:
+            yield int(listener.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join(30)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    settings = Settings(max_header_bytes=MAX_HEADERS, header_timeout_seconds=SOON)
+    with serving(settings) as port:
+        yield port
+
+
+def exchange(port: int, *parts: bytes) -> bytes:
+    """All that comes back until the connection is closed."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        with contextlib.suppress(ConnectionError):
+            for part in parts:
+                connection.sendall(part)
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(65536):
+                answer += part
+    return answer
+
+
+def get(path: str = "/x", *headers: str) -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *headers, "", ""]).encode()
+
+
+def error_of(answer: bytes, status: int) -> dict[str, Any]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), answer
+    assert b"connection: close" in head
+    return dict(json.loads(body)["error"])
+
+
+def test_an_ordinary_request_is_answered(port: int) -> None:
+    answer = exchange(port, get("/x", "Connection: close"))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.endswith(b"/x 0")
+
+
+@pytest.mark.parametrize("size", [1000, MAX_HEADERS + 1, 300_000])
+@pytest.mark.parametrize("parts", [1, 7])
+@pytest.mark.parametrize("kind", ["one header", "many headers", "path"])
+def test_headers_are_bounded_however_they_come(port: int, size: int, parts: int, kind: str) -> None:
+    match kind:
+        case "one header":
+            request = get("/x", "A: " + "a" * size, "Connection: close")
+        case "many headers":
+            request = get("/x", *["A: 45678"] * (size // 10), "A: b", "Connection: close")
+        case _:
+            request = get("/" + "x" * size, "Connection: close")
+    step = -(-len(request) // parts)
+    answer = exchange(port, *(request[i : i + step] for i in range(0, len(request), step)))
+    if size <= 1000:
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+    elif answer:  # an answer may be lost where a client goes on sending
+        assert error_of(answer, 431)["code"] == "headers_too_large"
+
+
+@pytest.mark.parametrize(
+    "sent", [b"GET /x HTTP/1.1\r\nHost", b"G", b"POST /x HTTP/1.1\r\nHost: x\r\nA: b\r\n"]
+)
+def test_headers_that_do_not_come_are_not_waited_for(port: int, sent: bytes) -> None:
+    error = error_of(exchange(port, sent), 408)
+    assert error["code"] == "incomplete_headers"
+    assert f"{SOON:g} seconds" in error["message"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"\r\n\r\n\r\n"])
+def test_a_connection_that_says_nothing_is_closed(port: int, sent: bytes) -> None:
+    assert exchange(port, sent) == b""
+
+
+def test_a_trickle_between_requests_holds_no_connection(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(get())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.settimeout(SOON / 6)
+        ended = False
+        for _ in range(1000):
+            with contextlib.suppress(TimeoutError):
+                try:
+                    connection.sendall(b"\r\n")
+                    ended = connection.recv(1) == b""
+                except ConnectionError:
+                    ended = True
+            if ended:
+                break
+        assert ended
+
+
+def test_requests_follow_each_other_on_one_connection(port: int) -> None:
+    long = get("/b", "A: " + "a" * 1500)
+    answer = exchange(port, get("/a") + long + get("/c", "Connection: close"))
+    assert answer.count(b"HTTP/1.1 200 OK") == 3
+    assert [answer.index(b"/%b 0" % name) for name in (b"a", b"b", b"c")] == sorted(
+        answer.index(b"/%b 0" % name) for name in (b"a", b"b", b"c")
+    )
+
+
+def test_a_body_may_take_longer_than_the_headers(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(get("/x", "Content-Length: 4", "Connection: close"))
+        for _ in range(4):
+            threading.Event().wait(SOON / 2)
+            connection.sendall(b"a")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_an_upgrade_is_not_taken(port: int) -> None:
+    upgrade = get("/x", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+    answer = exchange(port, upgrade)
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"garbage\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00", b"GET /x HTTP/9.9\r\n\r\n"],
+)
+def test_what_is_no_http_gets_the_one_error_shape(port: int, sent: bytes) -> None:
+    assert error_of(exchange(port, sent), 400)["code"] == "invalid_http"
+
+
+@given(st.binary(max_size=300))
+@hypothesis_settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_bytes_bring_it_down(port: int, sent: bytes) -> None:
+    address = ("127.0.0.1", port)
+    with (
+        socket.create_connection(address, timeout=30) as connection,
+        contextlib.suppress(ConnectionError),
+    ):
+        connection.sendall(sent)
+    assert exchange(port, get("/x", "Connection: close")).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_connections_beyond_the_limit_are_refused_and_others_go_on() -> None:
+    with serving(Settings(max_connections=3, header_timeout_seconds=20)) as port:
+        held = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(3)]
+        try:
+            refused = exchange(port)
+            assert error_of(refused, 503)["code"] == "too_many_connections"
+            assert b"retry-after: 1" in refused
+            for connection in held:
+                connection.sendall(get())
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        finally:
+            for connection in held:
+                connection.close()
