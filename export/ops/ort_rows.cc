@@ -16,6 +16,7 @@
 #include "isa.h"
 #include "ort_common.h"
 #include "rows.h"
+#include "shared_linear.h"
 
 namespace crisp {
 namespace {
@@ -45,20 +46,20 @@ class Constants {
   }
 
   // weight [inputs, outputs], scale and bias [outputs]; a negative size admits any.
-  std::unique_ptr<PackedLinear> take_linear(const RowKernel& kernel, int64_t inputs,
-                                            int64_t outputs) {
+  std::shared_ptr<const PackedLinear> take_linear(const RowKernel& kernel, int64_t inputs,
+                                                  int64_t outputs) {
     const Ort::ConstValue weight = take("weight");
     check_shape("weight", weight, {inputs, outputs});
     const Shape shape = shape_of(weight);
     const float* const scale = take_floats("scale", shape[1]);
     const float* const bias = take_floats("bias", shape[1]);
     if (type_of(weight) == kInt8) {
-      return std::make_unique<PackedLinear>(kernel, weight.GetTensorData<int8_t>(), scale, bias,
-                                            shape[0], shape[1]);
+      return shared(std::make_unique<PackedLinear>(kernel, weight.GetTensorData<int8_t>(), scale,
+                                                   bias, shape[0], shape[1]));
     }
     if (type_of(weight) != kFloat) throw std::invalid_argument("weight must be float or int8");
-    return std::make_unique<PackedLinear>(kernel, weight.GetTensorData<float>(), scale, bias,
-                                          shape[0], shape[1]);
+    return shared(std::make_unique<PackedLinear>(kernel, weight.GetTensorData<float>(), scale, bias,
+                                                 shape[0], shape[1]));
   }
 
   LayerNorm take_norm(int64_t width) {
@@ -132,7 +133,7 @@ class LinearKernel {
 
  private:
   const RowKernel& kernel_;
-  std::unique_ptr<PackedLinear> layer_;
+  std::shared_ptr<const PackedLinear> layer_;
 };
 
 template <bool kQkv>

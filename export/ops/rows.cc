@@ -6,10 +6,12 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 
 namespace crisp {
@@ -121,15 +123,16 @@ void PackedLinear::pack(const RowKernel& kernel, const Weight* weight, const flo
   const int64_t columns = kernel.columns;
   const int64_t inputs = kGroup == 1 ? weights_.inputs : round_up(weights_.inputs, kStep);
   const int64_t outputs = round_up(weights_.outputs, columns);
+  panel_columns_ = columns;
   columns_.assign(static_cast<size_t>(3 * round_up(outputs, kMaxColumns)), 0.0f);
   float* const scales = columns_.data();
   float* const biases = scales + outputs;
   float* const sums = biases + outputs;
   std::copy_n(scale, weights_.outputs, scales);
   std::copy_n(bias, weights_.outputs, biases);
-  const int64_t bytes = inputs * outputs * static_cast<int64_t>(sizeof(Weight));
-  panels_ = allocate(bytes);
-  std::memset(panels_.get(), 0, static_cast<size_t>(bytes));
+  bytes_ = static_cast<size_t>(inputs * outputs) * sizeof(Weight);
+  panels_ = allocate(static_cast<int64_t>(bytes_));
+  std::memset(panels_.get(), 0, bytes_);
   auto* const panels = static_cast<Weight*>(panels_.get());
   for (int64_t i = 0; i < weights_.inputs; ++i) {
     for (int64_t j = 0; j < weights_.outputs; ++j) {
@@ -174,6 +177,19 @@ PackedLinear::PackedLinear(const RowKernel& kernel, const int8_t* weight, const 
   weights_.inputs = inputs;
   weights_.outputs = outputs;
   pack(kernel, weight, scale, bias);
+}
+
+bool PackedLinear::operator==(const PackedLinear& other) const {
+  return weights_.inputs == other.weights_.inputs && weights_.outputs == other.weights_.outputs &&
+         weights_.quantised == other.weights_.quantised && bytes_ == other.bytes_ &&
+         panel_columns_ == other.panel_columns_ && columns_ == other.columns_ &&
+         std::memcmp(panels_.get(), other.panels_.get(), bytes_) == 0;
+}
+
+size_t PackedLinear::hash() const {
+  const std::hash<std::string_view> hash;
+  return hash({static_cast<const char*>(panels_.get()), bytes_}) ^
+         hash({reinterpret_cast<const char*>(columns_.data()), columns_.size() * sizeof(float)});
 }
 
 void linear(const RowKernel& kernel, const PackedLinear& layer, const float* x, int64_t rows,

@@ -45,14 +45,20 @@ class PackedLinear {
 
   const LinearWeights& weights() const { return weights_; }
 
+  // Whether both hold the same weights in the same layout, and a hash of them.
+  bool operator==(const PackedLinear& other) const;
+  size_t hash() const;
+
  private:
   template <typename Weight>
   void pack(const RowKernel& kernel, const Weight* weight, const float* scale, const float* bias);
 
   LinearWeights weights_{};
+  int64_t panel_columns_ = 0;
   std::vector<float> columns_;  // scale, bias and sum of the weights, of each output
   std::vector<uint8_t> deep_;   // see LinearWeights
   Aligned panels_;
+  size_t bytes_ = 0;  // of the panels
 };
 
 struct LayerNorm {
@@ -65,7 +71,7 @@ struct LayerNorm {
 
 // The weights of PostAttention; `qkv` is null where q, k and v are not asked for.
 struct PostAttentionWeights {
-  std::unique_ptr<PackedLinear> out, inner, outer, qkv;
+  std::shared_ptr<const PackedLinear> out, inner, outer, qkv;
   LayerNorm attended, output;
 };
 
