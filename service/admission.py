@@ -61,16 +61,12 @@ def estimated_wait(
     return (own + others) / runs_at_once
 
 
-def check(
-    lane: Lane[Any, Any], lanes: Iterable[Lane[Any, Any]], tokens: int, wait: float, limits: Limits
-) -> None:
-    """Raises Refused where there is no room in `lane` for `tokens` more, with `wait` before them.
-
-    Where nothing waits, anything is let in, however big it is.
+def check(lane: Lane[Any, Any], waiting: int, tokens: int, wait: float, limits: Limits) -> None:
+    """Raises Refused where there is no room in `lane` for `tokens` more beside those `waiting` in
+    all, with `wait` seconds before them. Where nothing waits, anything is let in, however big.
     """
     if wait > limits.max_wait:
         raise Refused("max_wait", wait, wait - limits.max_wait)
-    waiting = sum(other.tokens for other in lanes if not other.background)
     if waiting and waiting + tokens > limits.queue_tokens:
         excess = waiting + tokens - limits.queue_tokens
         raise Refused("queue_full", wait, lane.speed.seconds(min(excess, waiting)))

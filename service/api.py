@@ -1,8 +1,7 @@
 """The HTTP interface as a Starlette application, over the models of the settings.
 
-`service/app.py` mounts it into the BentoML service, which adds health, metrics and packaging. The
-models run in a worker thread, a bounded number of runs at a time, so that the event loop goes on
-answering health probes meanwhile.
+`service/app.py` mounts it into the BentoML service, which adds health, metrics and packaging; the
+work is done by `service/classifier.py`.
 
 An endpoint lives in a file of `service/endpoints/`, which offers `routes(api) -> list[Route]` and
 is named in `ENDPOINTS`. It gets predictions from `await api.classify(...)` alone, which queues,
@@ -23,37 +22,52 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from time import perf_counter
 from typing import TypeVar
 
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.endpoints import bentoml_schema, compare, explain, hugging_face, models, predict
+from service.classifier import Classifier
+from service.client_gone import EndsWithClient
+from service.endpoints import (
+    bentoml_schema,
+    compare,
+    explain,
+    hugging_face,
+    models,
+    page,
+    predict,
+)
 from service.endpoints.json_body import json_body
 from service.engine import Answer
 from service.errors import RequestError
+from service.metrics import Metrics
 from service.middleware import error_response
 from service.schemas import JsonRequest, parse
+from service.server_timing import ServerTiming
 from service.settings import Settings
 from service.variants import Variants
 
-ENDPOINTS = (predict, compare, hugging_face, explain, models, bentoml_schema)
+ENDPOINTS = (predict, compare, hugging_face, explain, models, bentoml_schema, page)
 
 R = TypeVar("R", bound=JsonRequest)
+
+_VARIANT = b'"variant"'
 
 
 class Api:
     """The endpoints over the models of `settings`, which are loaded when the server starts."""
 
-    variants: Variants
+    classifier: Classifier  # while the server runs
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.metrics: Metrics | None = None  # to be set before the start; else nobody reads them
         self._loading: Future[Variants] | None = None
 
     def begin_loading(self) -> None:
@@ -68,67 +82,52 @@ class Api:
             routes.append(Route("/", _nothing, methods=["GET"]))  # else BentoML's page is there
         return Starlette(
             routes=routes,
+            middleware=[Middleware(ServerTiming), Middleware(EndsWithClient)],
             exception_handlers={RequestError: _request_error},
             lifespan=self._lifespan,
         )
+
+    @property
+    def variants(self) -> Variants:
+        """The models in use; look again after whatever was awaited."""
+        return self.classifier.variants
 
     def deadline(self) -> float:
         """The time of the event loop by which a request that arrives now must be answered."""
         return asyncio.get_running_loop().time() + self.settings.timeout_seconds
 
     async def read(self, kind: type[R], request: Request, deadline: float) -> R:
-        """The JSON body of `request` as `kind`; raises RequestError where it is none."""
-        return parse(kind, await json_body(request, deadline), self.settings.max_texts)
+        """The JSON body of `request` as `kind`; raises RequestError where it is none, and at once
+        where the service has too much to do."""
+        body = await json_body(request, deadline)
+        if _VARIANT not in body:  # most do without: no need to parse what would be refused
+            self.classifier.check(self.variants.default_name)
+        return parse(kind, body, self.settings.max_texts)
 
     def variant_name(self, asked: str | None) -> str:
         """The variant that is meant: `asked`, or the default; raises RequestError for others."""
-        if asked is None:
-            return self.variants.default_name
-        if asked not in self.variants:
-            known = ", ".join(self.variants)
-            message = f"there is no variant {asked[:40]!r}; known are {known}"
-            raise RequestError(422, "unknown_variant", message, field="variant")
-        return asked
+        return self.classifier.name(asked)
 
     async def classify(self, variant: str, texts: Sequence[str], deadline: float) -> Answer:
         """What the model called `variant` says of `texts`, and where the time went.
 
-        Waits for a turn, then predicts in a thread. Raises RequestError where `deadline`, a time of
-        the event loop, passes: 503 where the run had not begun, else 504. A run cannot be stopped:
-        it keeps its turn until it ends.
+        Raises RequestError: 429 at once where it would have to wait too long; where `deadline`, a
+        time of the event loop, passes, 503 if nothing of it had run, else 504.
         """
-        engine = self.variants[self.variant_name(variant)]
-        asked, began = perf_counter(), 0.0
-
-        async def in_turn() -> Answer:
-            nonlocal began
-            async with self._turns:
-                began = perf_counter()
-                return await asyncio.to_thread(engine.predict, texts)
-
-        run = asyncio.create_task(in_turn())
-        await asyncio.wait({run}, timeout=deadline - asyncio.get_running_loop().time())
-        if run.done():
-            answer = run.result()
-            return replace(answer, timing=replace(answer.timing, queue_ms=1e3 * (began - asked)))
-        if not began:
-            run.cancel()
-            message = f"{self._too_late} because others were before: try again later"
-            raise RequestError(503, "overloaded", message, retry_after=1)
-        raise RequestError(504, "timeout", f"{self._too_late}: send fewer texts in one request")
+        return await self.classifier.classify(variant, texts, deadline)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        self._turns = asyncio.Semaphore(self.settings.runs_at_once)
-        self.variants = self._load() if self._loading is None else self._loading.result()
-        yield
+        self.classifier = Classifier(self.settings, self.metrics or Metrics(CollectorRegistry()))
+        self.classifier.use(self._load() if self._loading is None else self._loading.result())
+        self._loading = None  # which would keep these models when others are in use
+        try:
+            yield
+        finally:
+            self.classifier.close()
 
     def _load(self) -> Variants:
         return Variants.load(self.settings.models, threads=self.settings.threads)
-
-    @property
-    def _too_late(self) -> str:
-        return f"no answer within {self.settings.timeout_seconds:g} seconds"
 
 
 async def _nothing(_: Request) -> Response:

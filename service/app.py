@@ -82,8 +82,8 @@ def front(bentoml_app: ASGIApp) -> ASGIApp:
     """All that is served, with our guards in front of it; called where the server starts."""
     if bentoml.server_context.worker_index == 1:
         warn_if_open(settings, listening())
-    metrics = Metrics(BentoMLContainer.metrics_client.get().registry)
-    return guarded(own, bentoml_app, own.routes, settings, metrics)
+    api.metrics = Metrics(BentoMLContainer.metrics_client.get().registry)
+    return guarded(own, bentoml_app, own.routes, settings, api.metrics)
 
 
 crisp.add_asgi_middleware(MovesToTheFront, build=front)

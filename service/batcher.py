@@ -24,6 +24,7 @@ It lives in one event loop and knows nothing of HTTP, tokenizers or ONNX: `execu
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ class Observer(Protocol):
 
     def queued(self, lane: str, requests: int, tokens: int) -> None: ...
     def waited(self, lane: str, seconds: float) -> None: ...
-    def ran(self, lane: str, texts: int, tokens: int, seconds: float) -> None: ...
+    def ran(self, lane: str, texts: int, tokens: int, seconds: float, speed: float) -> None: ...
 
 
 class Batcher(Generic[M, R]):
@@ -60,18 +61,18 @@ class Batcher(Generic[M, R]):
         self._execute = execute
         self._observer = observer
         self._clock = clock
-        self._running: set[Run[M, R]] = set()
+        self.running: set[Run[M, R]] = set()
         self._again: deque[Run[M, R]] = deque()  # halves of runs that failed
         self._due = False
         self._lanes_clock = 0.0  # the `used` of the lane that ran last, when it began
 
     def lane(self, name: str, model: M, *, background: bool = False) -> Lane[M, R]:
-        """A new queue for `model`. Its speed is that of the last one of this name, until it ran."""
+        """A new queue for `model`, which is as fast as the last one of this name until it ran."""
         quantum = max(1, self.limits.batch_tokens // _TURNS_IN_A_RUN)
         lane: Lane[M, R] = Lane(name, model, quantum, background)
         for other in self.lanes:
             if other.name == name:
-                lane.speed = other.speed
+                lane.speed = copy.copy(other.speed)
         self.lanes.append(lane)
         return lane
 
@@ -82,9 +83,14 @@ class Batcher(Generic[M, R]):
 
     # Admission.
 
+    @property
+    def waiting(self) -> int:
+        """Tokens that wait, or are about to, those in the background aside."""
+        return sum(lane.tokens for lane in self.lanes if not lane.background)
+
     def wait(self, lane: Lane[M, R], tokens: int = 0) -> float:
         """Estimated seconds until a request of `tokens` that comes now has its first turn."""
-        runs, at_once = (*self._running, *self._again), self.limits.runs_at_once
+        runs, at_once = (*self.running, *self._again), self.limits.runs_at_once
         return estimated_wait(lane, self.lanes, runs, tokens, self._clock(), at_once)
 
     @contextmanager
@@ -104,7 +110,7 @@ class Batcher(Generic[M, R]):
 
     def check(self, lane: Lane[M, R], tokens: int = 0) -> None:
         """Raises Refused where there is no room for about `tokens` in `lane` now."""
-        check(lane, self.lanes, tokens, self.wait(lane, tokens), self.limits)
+        check(lane, self.waiting, tokens, self.wait(lane, tokens), self.limits)
 
     def _leave(self, lane: Lane[M, R], users: int) -> None:
         lane.users -= users
@@ -153,15 +159,15 @@ class Batcher(Generic[M, R]):
 
     def _soon(self) -> None:
         """Starts what can run when all that the event loop has in hand has been added."""
-        if not self._due and len(self._running) < self.limits.runs_at_once:
+        if not self._due and len(self.running) < self.limits.runs_at_once:
             self._due = True
             asyncio.get_running_loop().call_soon(self._start)
 
     def _start(self) -> None:
         self._due = False
-        while len(self._running) < self.limits.runs_at_once and (run := self._next()):
+        while len(self.running) < self.limits.runs_at_once and (run := self._next()):
             run.started = self._clock()
-            self._running.add(run)
+            self.running.add(run)
             for request, _ in run.texts:
                 if not request.started:
                     request.started = True
@@ -179,7 +185,7 @@ class Batcher(Generic[M, R]):
                 return Run(run.lane, texts)
         waiting = [lane for lane in self.lanes if lane.queue.tokens]
         front = [lane for lane in waiting if not lane.background]
-        if not waiting or (self._running and not front):
+        if not waiting or (self.running and not front):
             return None
         lane = min(front or waiting, key=lambda lane: lane.used)
         self._lanes_clock = max(self._lanes_clock, lane.used)
@@ -187,7 +193,7 @@ class Batcher(Generic[M, R]):
         return Run(lane, lane.queue.take(budget))
 
     def _finished(self, run: Run[M, R], execution: asyncio.Future[Sequence[R]]) -> None:
-        self._running.discard(run)
+        self.running.discard(run)
         seconds = self._clock() - run.started
         run.lane.used += seconds
         rows, error = _outcome(execution, len(run.texts))
@@ -210,7 +216,8 @@ class Batcher(Generic[M, R]):
         elif len(run.texts) == 1:
             run.texts[0][0].fail(error)
         if self._observer:
-            self._observer.ran(run.lane.name, len(run.texts), run.tokens, seconds)
+            speed = run.lane.speed.tokens_per_second or 0.0
+            self._observer.ran(run.lane.name, len(run.texts), run.tokens, seconds, speed)
             self._tell(run.lane)
 
 

@@ -59,11 +59,13 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One prediction for each text, in the order of the texts, and the logits [B, C] behind it."""
+    """One prediction for each text, in the order of the texts, and the logits [B, C] behind it;
+    `manifest` is that of the model that gave them."""
 
     predictions: list[Prediction]
     timing: Timing
     logits: list[list[float]]
+    manifest: Manifest
 
 
 class Engine:
@@ -109,12 +111,23 @@ class Engine:
     def predict(self, texts: Sequence[str]) -> Answer:
         """Classifies `texts`; any number, none included. Texts must not hold lone surrogates."""
         started = perf_counter()
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        encodings = self.tokenize(texts)
         tokenized = perf_counter()
         logits = self.logits([encoding.ids for encoding in encodings])
         finished = perf_counter()
         timing = Timing(0.0, 1e3 * (tokenized - started), 1e3 * (finished - tokenized))
-        return Answer(self.predictions(logits, encodings), timing, logits.tolist())
+        return self.answer(encodings, logits, timing)
+
+    def tokenize(self, texts: Sequence[str]) -> list[Encoding]:
+        """The tokens of each text, as many as the model reads, without their places in it."""
+        return self._tokenizer.encode_batch_fast(list(texts))
+
+    def answer(
+        self, encodings: Sequence[Encoding], logits: npt.NDArray[np.float32], timing: Timing
+    ) -> Answer:
+        """What logits [B, C] say of the texts that became these B encodings, as an answer."""
+        predictions = self.predictions(logits, encodings)
+        return Answer(predictions, timing, logits.tolist(), self.manifest)
 
     def encode(self, text: str) -> Encoding:
         """The tokens of `text` with their places in it, which `predict` does without."""

@@ -33,7 +33,7 @@ def routes(api: Api) -> list[Route]:
         parameters = asked.parameters or HuggingFaceParameters()
         scores = label_scores(
             answer.logits,
-            api.variants[name].manifest.labels,
+            answer.manifest.labels,
             parameters.function_to_apply or "softmax",
         )
         return json_response(HuggingFaceResponse([row[: parameters.top_k] for row in scores]))
@@ -45,7 +45,7 @@ async def tei_response(api: Api, asked: TeiRequest, deadline: float) -> Response
     """The answer to a request in TEI's shape, by `deadline`."""
     name = api.variant_name(asked.variant)
     answer = await api.classify(name, asked.texts, deadline)
-    manifest = api.variants[name].manifest
+    manifest = answer.manifest
     require_whole(asked, answer.predictions, manifest.max_tokens)
     transform: Transform = "none" if asked.raw_scores else "softmax"
     scores = label_scores(answer.logits, manifest.labels, transform)

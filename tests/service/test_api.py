@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,9 +18,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from export.manifest import ModelFolder
 from service.api import Api
 from service.endpoints.compare import comparison
-from service.engine import Answer, Prediction, Timing
+from service.engine import Answer, Engine, Prediction, Timing
 from service.errors import ModelsError
 from service.middleware import BodyLimit, ErrorShape
 from service.settings import Settings
@@ -39,11 +41,38 @@ async def started(api: Api) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def test_no_turn_in_time_gets_503_and_when_to_come_back(models_dir: Path) -> None:
+@contextlib.contextmanager
+def held(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Runs of `engine` begin, and end only once the event is set, at the latest at the end."""
+    finish, logits = threading.Event(), engine.logits
+
+    def slow(sequences: Sequence[Sequence[int]]) -> Any:
+        finish.wait(60)
+        return logits(sequences)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "logits", slow)
+        try:
+            yield finish
+        finally:
+            finish.set()
+
+
+async def running(api: Api) -> None:
+    """Waits until a run is under way."""
+    while not api.classifier.batcher.running:
+        await asyncio.sleep(0.001)
+
+
+def test_no_turn_in_time_gets_503_and_when_to_come_back(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def scenario() -> tuple[httpx.Response, httpx.Response]:
         api = Api(Settings(models=models_dir, threads=1, timeout_seconds=0.2))
-        async with started(api) as client:
-            async with api._turns:
+        async with started(api) as client, asyncio.TaskGroup() as group:
+            with held(api.variants.default, monkeypatch):
+                group.create_task(client.post("/predict", json={"texts": ["first"]}))
+                await running(api)
                 late = await client.post("/predict", json={"texts": ["good"]})
             api.settings = Settings(models=models_dir)
             return late, await client.post("/predict", json={"texts": ["good"]})
@@ -80,33 +109,21 @@ def test_what_goes_wrong_in_early_loading_is_raised_at_the_start(tmp_path: Path)
         asyncio.run(scenario())
 
 
-def test_a_run_that_takes_too_long_gets_504_and_keeps_its_turn(
+def test_a_run_that_takes_too_long_gets_504_and_goes_on(
     models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish = threading.Event()
-
-    async def scenario() -> tuple[httpx.Response, bool, bool]:
+    async def scenario() -> tuple[httpx.Response, bool]:
         api = Api(Settings(models=models_dir, threads=1, timeout_seconds=0.2))
         async with started(api) as client:
-            predict = api.variants.default.predict
+            with held(api.variants.default, monkeypatch):
+                late = await client.post("/predict", json={"texts": ["good"]})
+                return late, bool(api.classifier.batcher.running)
 
-            def slow(texts: list[str]) -> Answer:
-                finish.wait(60)
-                return predict(texts)
-
-            monkeypatch.setattr(api.variants.default, "predict", slow)
-            late = await client.post("/predict", json={"texts": ["good"]})
-            busy = api._turns.locked()
-            finish.set()
-            async with api._turns:
-                return late, busy, api._turns.locked()
-
-    late, busy, ours = asyncio.run(scenario())
+    late, busy = asyncio.run(scenario())
     assert late.status_code == 504
     assert late.json()["error"]["code"] == "timeout"
     assert "send fewer texts" in late.json()["error"]["message"]
     assert busy
-    assert ours
 
 
 def test_a_body_that_does_not_come_in_time_gets_408(models_dir: Path) -> None:
@@ -126,28 +143,36 @@ def test_a_body_that_does_not_come_in_time_gets_408(models_dir: Path) -> None:
     assert response.json()["error"]["code"] == "incomplete_body"
 
 
-def test_time_in_the_queue_is_told(models_dir: Path) -> None:
+def test_time_in_the_queue_is_told(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> httpx.Response:
         api = Api(Settings(models=models_dir, threads=1))
-        async with started(api) as client:
-            async with api._turns:
-                asked = asyncio.create_task(client.post("/predict", json={"texts": ["good"]}))
+        async with started(api) as client, asyncio.TaskGroup() as group:
+            with held(api.variants.default, monkeypatch):
+                group.create_task(client.post("/predict", json={"texts": ["first"]}))
+                await running(api)
+                asked = group.create_task(client.post("/predict", json={"texts": ["good"]}))
                 await asyncio.sleep(0.2)
             return await asked
 
-    assert asyncio.run(scenario()).json()["timing"]["queue_ms"] >= 150
+    response = asyncio.run(scenario())
+    timing = response.json()["timing"]
+    assert timing["queue_ms"] >= 150
+    assert response.headers["server-timing"] == (
+        f"queue;dur={timing['queue_ms']:.2f}, tokenize;dur={timing['tokenize_ms']:.2f}, "
+        f"inference;dur={timing['inference_ms']:.2f}"
+    )
 
 
 def test_a_failure_is_logged_but_not_shown(
     models_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(_: list[str]) -> Answer:
+    def fail(_: list[list[int]]) -> Answer:
         raise RuntimeError("the secret of the house")
 
     async def scenario() -> httpx.Response:
         api = Api(Settings(models=models_dir, threads=1))
         async with started(api) as client:
-            monkeypatch.setattr(api.variants.default, "predict", fail)
+            monkeypatch.setattr(api.variants.default, "logits", fail)
             return await client.post("/predict", json={"texts": ["good"]})
 
     with caplog.at_level(logging.ERROR, "crisp.service"):
@@ -190,12 +215,13 @@ def test_answers_of_others_get_the_one_shape(
     assert response.headers.get("retry-after") == retry_after
 
 
-def answer(*labels: str) -> Answer:
-    predictions = [Prediction(label, 1.0, {label: 1.0}, 3, False) for label in labels]
-    return Answer(predictions, Timing(0, 0, 0), [])
+def test_agreement_is_the_share_of_texts_with_the_label_of_the_baseline(
+    model_folder: ModelFolder,
+) -> None:
+    def answer(*labels: str) -> Answer:
+        predictions = [Prediction(label, 1.0, {label: 1.0}, 3, False) for label in labels]
+        return Answer(predictions, Timing(0, 0, 0), [], model_folder.manifest)
 
-
-def test_agreement_is_the_share_of_texts_with_the_label_of_the_baseline() -> None:
     answers = {
         "dense": answer("a", "a", "b", "b"),
         "other": answer("b", "b", "b", "b"),

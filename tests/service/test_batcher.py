@@ -235,7 +235,10 @@ def test_the_time_of_a_request_is_accounted_for(requests: list[Ask], limits: Lim
 def test_a_request_alone_runs_at_once_and_as_one() -> None:
     world, ran = run_all([Ask(0.05, "sparse", [20, 30])], Limits())
     assert [(run.begin, len(run.texts)) for run in ran] == [(1.05, 2)]
-    assert world.outcomes[0].spent == Spent(0.0, pytest.approx(START + 50 * PER_TOKEN))
+    spent = world.outcomes[0].spent
+    assert spent is not None
+    assert spent.queue == 0.0
+    assert spent.inference == pytest.approx(START + 50 * PER_TOKEN)
 
 
 def test_what_comes_while_a_run_is_under_way_is_gathered() -> None:

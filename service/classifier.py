@@ -1,0 +1,182 @@
+"""From texts to answers: tokenises, lets requests in, batches, runs the models, counts.
+
+    classifier = Classifier(settings, metrics)
+    classifier.use(variants)                          # again, for other models, at any time
+    answer = await classifier.classify("sparse", ["A warm, funny film."], deadline)
+
+Short texts are tokenised where they are, long ones in a thread of their own, so that the event loop
+goes on answering. Models run in other threads, `settings.runs_at_once` of them. A request keeps the
+model that it began with, even if another takes that one's place meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding
+
+from service import server_timing
+from service.admission import Limits, Refused
+from service.batcher import Batcher
+from service.engine import Answer, Engine, Timing
+from service.errors import RequestError
+from service.lanes import Expired, Ids, Lane
+from service.metrics import Metrics
+from service.observer import MetricsObserver
+from service.settings import Settings
+from service.shadow import Shadow
+from service.token_estimate import TokenEstimate
+from service.variants import Variants
+
+Row = npt.NDArray[np.float32]  # logits [C]
+
+# Characters that are tokenised in the event loop, in about a millisecond; a thread costs a fifth.
+_INLINE_CHARACTERS = 2_000
+
+
+class Classifier:
+    """The models in use, and the queue before them. All calls come from one event loop."""
+
+    variants: Variants
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        limits = Limits(
+            batch_tokens=settings.batch_tokens,
+            queue_tokens=settings.queue_tokens,
+            max_wait=settings.max_wait_seconds,
+            runs_at_once=settings.runs_at_once,
+        )
+        self._observer = MetricsObserver(metrics)
+        self.batcher: Batcher[Engine, Row] = Batcher(self._execute, limits, self._observer)
+        self._lanes: dict[str, Lane[Engine, Row]] = {}
+        self._estimates: dict[str, TokenEstimate] = {}
+        self._shadow: Shadow | None = None
+        self._runs = ThreadPoolExecutor(settings.runs_at_once, "crisp-run")
+        self._tokenizing = ThreadPoolExecutor(1, "crisp-tokenize")
+
+    def use(self, variants: Variants) -> None:
+        """Answers with these models from now on; lets go of others when they are done."""
+        before = list(self._lanes.values())
+        self.variants = variants
+        self._lanes = {name: self.batcher.lane(name, engine) for name, engine in variants.items()}
+        self._estimates = {
+            name: TokenEstimate(engine.manifest.max_tokens) for name, engine in variants.items()
+        }
+        if self._shadow is not None:
+            self._shadow.close()
+        self._shadow = Shadow(self.batcher, variants, self.settings.shadow, self.metrics)
+        for lane in before:
+            self.batcher.retire(lane)
+        self.metrics.start_at_zero(tuple(variants))
+        self.metrics.fallback.set(0 if variants.library.available else 1)
+
+    def close(self) -> None:
+        """Ends the threads; nothing may be asked any more."""
+        if self._shadow is not None:
+            self._shadow.close()
+        for pool in (self._runs, self._tokenizing):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def name(self, asked: str | None) -> str:
+        """The variant that is meant: `asked`, or the default; raises RequestError for others."""
+        if asked is None:
+            return self.variants.default_name
+        if asked not in self.variants:
+            known = ", ".join(self.variants)
+            message = f"there is no variant {asked[:40]!r}; known are {known}"
+            raise RequestError(422, "unknown_variant", message, field="variant")
+        return asked
+
+    def check(self, variant: str) -> None:
+        """Raises RequestError (429) where a request for `variant` would be refused whatever it
+        holds: to be asked before any work goes into it."""
+        try:
+            self.batcher.check(self._lanes[variant])
+        except Refused as refused:
+            raise self._refused(refused) from None
+
+    async def classify(self, variant: str, texts: Sequence[str], deadline: float) -> Answer:
+        """What the model called `variant` says of `texts`, and where the time went.
+
+        Raises RequestError: 429 at once where it would have to wait too long; where `deadline`, a
+        time of the event loop, passes, 503 if nothing of it had run, else 504.
+        """
+        variant, outcome = self.name(variant), "failed"
+        try:
+            answer = await self._classify(variant, texts, deadline)
+            outcome = "ok"
+        except Refused as refused:
+            outcome = "rejected"
+            raise self._refused(refused) from None
+        except Expired as expired:
+            outcome = "expired"
+            raise self._expired(expired) from None
+        except asyncio.CancelledError:
+            outcome = "gone"
+            raise
+        finally:
+            self._observer.asked(variant, outcome, len(texts))
+        self._observer.answered(variant, answer)
+        server_timing.note(answer.timing)
+        if self._shadow is not None:
+            self._shadow.offer(variant, texts, answer.predictions)
+        return answer
+
+    async def _classify(self, variant: str, texts: Sequence[str], deadline: float) -> Answer:
+        lane, estimate = self._lanes[variant], self._estimates[variant]
+        engine = lane.model
+        with self.batcher.admitted(lane, estimate.tokens(texts)):
+            began = perf_counter()
+            encodings = await self._tokenize(engine, texts)
+            sequences = [encoding.ids for encoding in encodings]
+            tokenized = perf_counter()
+        estimate.learn(texts, sequences)
+        rows, spent = await self.batcher.submit(lane, sequences, deadline)
+        logits = np.stack(rows) if rows else np.empty((0, len(engine.manifest.labels)), "f4")
+        timing = Timing(1e3 * spent.queue, 1e3 * (tokenized - began), 1e3 * spent.inference)
+        return engine.answer(encodings, logits, timing)
+
+    async def _tokenize(self, engine: Engine, texts: Sequence[str]) -> list[Encoding]:
+        if sum(map(len, texts)) <= _INLINE_CHARACTERS:
+            return engine.tokenize(texts)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._tokenizing, engine.tokenize, texts)
+
+    def _execute(self, engine: Engine, sequences: Sequence[Ids]) -> asyncio.Future[Sequence[Row]]:
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._runs, _finite_logits, engine, sequences)
+
+    def _refused(self, refused: Refused) -> RequestError:
+        self.metrics.rejections.labels(refused.reason).inc()
+        if refused.reason == "max_wait":
+            message = (
+                f"about {refused.wait:.1f} seconds of others' texts are before yours, more than "
+                f"the {self.settings.max_wait_seconds:g} that one may wait here: try again later"
+            )
+            return RequestError(429, "overloaded", message, retry_after=refused.retry_after)
+        message = (
+            f"there is no room for your texts beside those that wait, {self.settings.queue_tokens} "
+            "tokens at most: try again later, or send fewer"
+        )
+        return RequestError(429, refused.reason, message, retry_after=refused.retry_after)
+
+    def _expired(self, expired: Expired) -> RequestError:
+        late = f"no answer within {self.settings.timeout_seconds:g} seconds"
+        if expired.started:
+            return RequestError(504, "timeout", f"{late}: send fewer texts in one request")
+        message = f"{late} because others were before: try again later"
+        return RequestError(503, "overloaded", message, retry_after=1)
+
+
+def _finite_logits(engine: Engine, sequences: Sequence[Ids]) -> Sequence[Row]:
+    logits = engine.logits(sequences)
+    if not np.isfinite(logits).all():
+        raise FloatingPointError(f"{engine.folder.path} gave a score that is no finite number")
+    return list(logits)

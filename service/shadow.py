@@ -1,0 +1,86 @@
+"""Shadow mode: the baseline reads a sample of the texts that others have answered, for comparison.
+
+It happens after the answer has gone, and only in time that nobody else wants: a sample that comes
+while requests wait, or while others are compared already, is dropped and counted as that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from service.batcher import Batcher
+from service.engine import Engine, Prediction
+from service.lanes import Expired
+from service.metrics import Metrics
+from service.variants import Variants
+
+_SECONDS_TO_WAIT = 10.0  # for idle time; who comes later is more interesting
+
+logger = logging.getLogger("crisp.service")
+
+
+class Shadow:
+    """Compares about `share` of the requests, 0 to 1, with the baseline of `variants`."""
+
+    def __init__(
+        self,
+        batcher: Batcher[Engine, npt.NDArray[np.float32]],
+        variants: Variants,
+        share: float,
+        metrics: Metrics,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._batcher = batcher
+        self._share = share
+        self._texts = metrics.shadow_texts
+        self._chance = chance
+        self._baseline = variants.baseline_name
+        self._engine = variants[self._baseline]
+        self._lane = batcher.lane(self._baseline, self._engine, background=True)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def offer(self, variant: str, texts: Sequence[str], predictions: Sequence[Prediction]) -> None:
+        """Takes, or does not, what `variant` said of `texts`."""
+        if variant == self._baseline or self._chance() >= self._share:
+            return
+        if self._batcher.waiting or self._tasks:
+            self._texts.labels(variant, "dropped").inc(len(texts))
+            return
+        task = asyncio.get_running_loop().create_task(self._compare(variant, texts, predictions))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Drops what is under way, and lets go of the baseline."""
+        for task in self._tasks:
+            task.cancel()
+        self._batcher.retire(self._lane)
+
+    async def _compare(
+        self, variant: str, texts: Sequence[str], predictions: Sequence[Prediction]
+    ) -> None:
+        deadline = asyncio.get_running_loop().time() + _SECONDS_TO_WAIT
+        try:
+            encodings = await asyncio.to_thread(self._engine.tokenize, texts)
+            sequences = [encoding.ids for encoding in encodings]
+            rows, _ = await self._batcher.submit(self._lane, sequences, deadline)
+        except (Expired, asyncio.CancelledError):
+            self._texts.labels(variant, "dropped").inc(len(texts))
+            return
+        except Exception:
+            logger.exception("the shadow of a request to %s failed", variant)
+            self._texts.labels(variant, "dropped").inc(len(texts))
+            return
+        labels = self._engine.manifest.labels
+        same = sum(
+            labels[int(row.argmax())] == prediction.label
+            for row, prediction in zip(rows, predictions, strict=True)
+        )
+        self._texts.labels(variant, "agree").inc(same)
+        self._texts.labels(variant, "disagree").inc(len(texts) - same)
