@@ -17,6 +17,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from transformers import (
     EvalPrediction,
     PreTrainedTokenizerFast,
     PrinterCallback,
+    TrainerCallback,
     TrainerState,
     TrainingArguments,
 )
@@ -55,8 +57,16 @@ TRAIN_SAMPLE = 1000  # training texts on which the accuracy after each epoch is 
 _PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 
 
-def finetune(settings: TrainingSettings, out: Path, *, save_minutes: float = 2.0) -> RunRecord:
+def finetune(
+    settings: TrainingSettings,
+    out: Path,
+    *,
+    save_minutes: float = 2.0,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> RunRecord:
     """Runs `settings` to the end, from the last checkpoint in `out` where there is one.
+
+    `callbacks` are told of every step besides.
 
     Raises TrainingError (DataError, BaseModelError, RunError) before any long work begins.
     """
@@ -90,7 +100,7 @@ def finetune(settings: TrainingSettings, out: Path, *, save_minutes: float = 2.0
         eval_dataset={"train": _sample(pool, settings.seed)} | evaluated,
         data_collator=pad,
         compute_metrics=_accuracy,
-        callbacks=[CheckpointByTime(save_minutes)],
+        callbacks=[CheckpointByTime(save_minutes), *callbacks],
     )
     trainer.settings, trainer.teacher = settings, teacher
     averages = settings.average_from < 1

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from training.study.spaced_lists import SpacedLists
+
 if TYPE_CHECKING:
     from training.study.runs import Run
 
@@ -29,14 +31,14 @@ Out = Annotated[Path, typer.Option(help="Folder of the runs; what is finished th
 Processes = Annotated[int, typer.Option(min=1, help="Runs at the same time.")]
 
 
-@app.command("semantic-focus")
+@app.command("semantic-focus", cls=SpacedLists)
 def semantic_focus(
     task: Annotated[
-        list[str] | None, typer.Option(help="A task; several times for several. [default: all]")
+        list[str] | None, typer.Option(help="Tasks, one or several. [default: all]")
     ] = None,
     mechanism: Annotated[
         list[str] | None,
-        typer.Option(help="An attention mechanism, e.g. topk-5 or band-9-1. [default: all]"),
+        typer.Option(help="Attention mechanisms, e.g. topk-5 band-9-1. [default: all]"),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Models of each setting.")] = 10,
     length: Annotated[
@@ -67,7 +69,7 @@ def semantic_focus(
 
         crisp study semantic-focus
 
-        crisp study semantic-focus --task parity --mechanism full --mechanism topk-5 --length 12
+        crisp study semantic-focus --task parity --mechanism full topk-5 --length 16
     """
     from training.study.mechanisms import MECHANISMS
     from training.study.semantic_focus import FocusSettings
@@ -93,6 +95,76 @@ def semantic_focus(
     _run_all(out, runs, processes)
 
 
+@app.command("crisp-attention", cls=SpacedLists)
+def crisp_attention(
+    data: Annotated[str, typer.Option(help="Training texts, a file or hub name.")],
+    dev: Annotated[list[str], typer.Option(help="Held-out texts, one file or several.")],
+    sparsity: Annotated[
+        list[float] | None,
+        typer.Option(help="Shares of the links that top-k drops. [default: 0 0.5 0.7 0.8 0.9]"),
+    ] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Controls of the same density: random, bottomk, band. none: no control. "
+            "[default: all]"
+        ),
+    ] = None,
+    control_sparsity: Annotated[float, typer.Option(help="Sparsity of the controls.")] = 0.8,
+    dropout: Annotated[
+        list[float] | None,
+        typer.Option(help="Attention dropouts that dense is tuned over. [default: 0 0.1 0.2 0.3]"),
+    ] = None,
+    fraction: Annotated[
+        list[float] | None,
+        typer.Option(help="Shares of the training texts, e.g. 0.1 0.3 1. [default: 1]"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each setting.")] = 5,
+    base: Annotated[str, typer.Option(help="As for `crisp train`.")] = "minilm",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 3,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
+    batch_size: Annotated[int, typer.Option(help="Texts a batch, at most.")] = 32,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of a text; the rest is cut off.")] = 256,
+    keep_weights: Annotated[bool, typer.Option(help="Keep each run's checkpoint.")] = False,
+    processes: Processes = 1,
+    out: Out = Path("runs/study"),
+) -> None:
+    """Fine-tunes with dense and sparse attention and controls: is sparse more accurate, and why?
+
+    Every dense run is also measured with each sparse pattern at inference only.
+
+    Examples:
+
+        crisp study crisp-attention --sparsity 0 0.5 0.7 0.8 0.9 --seeds 5 --data train.tsv
+        --dev dev.tsv
+
+        crisp study crisp-attention --sparsity 0 0.8 --control random --dropout 0.1 --fraction 0.1
+        0.3 1 --seeds 3 --data train.tsv --dev dev.tsv
+    """
+    from training.commands import quieten
+
+    quieten()
+    from training.study.sweep import sweep
+
+    runs = sweep(
+        data=data,
+        dev=dev,
+        sparsities=[0, 0.5, 0.7, 0.8, 0.9] if sparsity is None else sparsity,
+        controls=["random", "bottomk", "band"] if control is None else control,
+        control_sparsity=control_sparsity,
+        dropouts=[0, 0.1, 0.2, 0.3] if dropout is None else dropout,
+        fractions=fraction or [1.0],
+        seeds=seeds,
+        base=base,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        max_tokens=max_tokens,
+        keep_weights=keep_weights,
+    )
+    _run_all(out, runs, processes)
+
+
 def _run_all(out: Path, runs: list[Run], processes: int) -> None:
     from training.study.scheduler import run_all
 
@@ -105,7 +177,6 @@ def _run_all(out: Path, runs: list[Run], processes: int) -> None:
 @app.command("run", hidden=True)
 def run(folder: Annotated[Path, typer.Argument(help="Folder of a prepared run.")]) -> None:
     """Carries out one prepared run: what the other commands start processes with."""
-    from training.study import semantic_focus as focus
     from training.study.errors import StudyError
     from training.study.runs import SETTINGS_FILE, alone
     from training.study.scheduler import end_with_parent
@@ -113,8 +184,15 @@ def run(folder: Annotated[Path, typer.Argument(help="Folder of a prepared run.")
     end_with_parent()
     try:
         asked = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-        execute = {focus.STUDY: focus.execute}[asked["study"]]
+        study, settings = asked["study"], asked["settings"]
     except (OSError, ValueError, KeyError) as error:
         raise StudyError(f"{folder} holds no prepared run of a study: {error!r}") from None
+    if study == "semantic-focus":
+        from training.study.semantic_focus import execute
+    else:
+        from training.commands import quieten
+
+        quieten()
+        from training.study.crisp_attention import execute
     with alone(folder):
-        execute(folder, asked["settings"])
+        execute(folder, settings)

@@ -82,7 +82,7 @@ def seeds_needed(
         critical = scipy.stats.t.ppf(1 - alpha / 2, n - 1)
         shift = difference / deviation * np.sqrt(n)
         reached = scipy.stats.nct.sf(critical, n - 1, shift)
-        if reached >= power:
+        if float(reached) >= power:
             return n
     return None
 
@@ -92,5 +92,5 @@ def examples_needed(
 ) -> int:
     """How many held-out examples a paired comparison of two methods needs to find `difference`,
     where what an example says of them deviates by `deviation`: the normal approximation."""
-    quantiles = scipy.stats.norm.ppf(1 - alpha / 2) + scipy.stats.norm.ppf(power)
+    quantiles = float(scipy.stats.norm.ppf(1 - alpha / 2) + scipy.stats.norm.ppf(power))
     return max(1, ceil((quantiles * deviation / difference) ** 2))

@@ -26,18 +26,22 @@ RESULT_FILE = "result.json"
 PROGRESS_FILE = "progress"
 LOG_FILE = "log.txt"
 FAILURE_FILE = "failure.txt"
-_EXTENDABLE = "epochs"  # the one setting that may grow: the run goes on from where it ended
 
 
 @dataclass(frozen=True)
 class Run:
     """A run: the study it belongs to, a name that is unique there, its settings as JSON values, and
-    how much work it is, in any unit that all runs of the study share."""
+    how much work it is, in any unit that all runs of the study share.
+
+    `extends` names a setting that may grow, if there is one: the run then goes on from where it
+    ended.
+    """
 
     study: str
     name: str
     settings: dict[str, Any]
     work: float
+    extends: str | None = None
 
     def folder(self, root: Path) -> Path:
         return root / self.study / self.name
@@ -55,7 +59,7 @@ class Run:
             differing = sorted(
                 key
                 for key in asked.keys() | found.keys()
-                if key != _EXTENDABLE and asked.get(key) != found.get(key)
+                if key != self.extends and asked.get(key) != found.get(key)
             )
             if differing:
                 key = differing[0]
@@ -70,10 +74,11 @@ class Run:
         write_atomically(file, json.dumps(values, indent=1) + "\n")
         return True
 
-    @staticmethod
-    def _covers(folder: Path, asked: dict[str, Any]) -> bool:
+    def _covers(self, folder: Path, asked: dict[str, Any]) -> bool:
+        if self.extends is None:
+            return True
         done = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))["settings"]
-        return bool(done.get(_EXTENDABLE, 0) >= asked.get(_EXTENDABLE, 0))
+        return bool(done[self.extends] >= asked[self.extends])
 
 
 class Progress:

@@ -76,7 +76,7 @@ class FocusSettings:
     def run(self) -> Run:
         # Tokens that pass through a block: the seconds are in proportion, roughly.
         tokens = self.train * self.length * self.blocks * len(self.seeds)
-        return Run(STUDY, self.name, asdict(self), self.epochs * tokens / 1e6)
+        return Run(STUDY, self.name, asdict(self), self.epochs * tokens / 1e6, extends="epochs")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FocusSettings:

@@ -48,9 +48,9 @@ def first_epochs(curve: Sequence[Sequence[float]], threshold: float) -> Times:
     `threshold`."""
     values = np.asarray(curve)
     there = values >= threshold
-    reached = there.any(axis=0)
+    reached = np.asarray(there.any(axis=0))
     times = np.where(reached, there.argmax(axis=0) + 1, len(values))
-    return Times(tuple(map(float, times)), tuple(map(bool, reached)))
+    return Times(tuple(times.astype(float).tolist()), tuple(reached.tolist()))
 
 
 def log_rank(first: Times, second: Times) -> float | None:

@@ -1,0 +1,157 @@
+"""What the Crisp Attention study trains, and one such run through the real fine-tuning."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from training.data import read_examples
+from training.pattern import AttentionPattern
+from training.study.crisp_attention import (
+    DENSE,
+    STUDY,
+    TuningSettings,
+    _subset,
+    band_of_density,
+    label,
+    sparse_patterns,
+)
+from training.study.errors import StudyError
+from training.study.runs import Run, read_results
+from training.study.scheduler import run_all
+from training.study.spaced_lists import SpacedLists
+from training.study.sweep import sweep
+
+
+def asked(base: Path, texts: Path, held_out: Path, **changes: Any) -> list[Run]:
+    settings: dict[str, Any] = {
+        "data": str(texts),
+        "dev": [str(held_out)],
+        "sparsities": [0, 0.5, 0.8],
+        "controls": ["random", "band"],
+        "control_sparsity": 0.8,
+        "dropouts": [0.1, 0.3],
+        "fractions": [0.5, 1.0],
+        "seeds": 2,
+        "base": str(base),
+        "epochs": 1,
+        "learning_rate": 5e-3,
+        "batch_size": 32,
+        "max_tokens": 24,
+        "keep_weights": False,
+    }
+    return sweep(**settings | changes)
+
+
+def test_sparsities_are_exact_densities() -> None:
+    found = sparse_patterns([0, 0.5, 0.8, 0.9])
+    assert [pattern.density for pattern in found] == [None, 0.5, 0.2, 0.1]
+    assert found[0] == DENSE
+    assert label(found[2]) == "topk-0.2"
+    with pytest.raises(StudyError, match=r"must lie in \[0, 1\), got 1"):
+        sparse_patterns([1])
+
+
+@given(st.lists(st.integers(2, 60), min_size=1, max_size=8), st.floats(0.05, 0.9))
+def test_no_band_is_nearer_to_the_density(lengths: list[int], density: float) -> None:
+    def share(window: int) -> float:
+        links = sum(abs(i - j) <= window // 2 for n in lengths for i in range(n) for j in range(n))
+        return links / sum(n * n for n in lengths)
+
+    found = band_of_density(density, lengths)
+    assert found.window is not None
+    distance = abs(share(found.window) - density)
+    for other in (found.window - 2, found.window + 2):
+        if other > 0:
+            assert distance <= abs(share(other) - density) + 1e-9
+
+
+def test_every_setting_gets_every_seed(base: Path, train_tsv: Path, dev_tsv: Path) -> None:
+    runs = asked(base, train_tsv, dev_tsv)
+    names = [run.name for run in runs]
+    # dense, two sparsities, two controls, and one dropout that is not the usual one.
+    assert len(set(names)) == len(names) == 6 * 2 * 2
+    assert names[0] == "dense_fraction0.5_seed0"
+    assert "topk-0.2_fraction1_seed1" in names
+    assert "dense-dropout0.3_fraction1_seed1" in names
+    dense = TuningSettings.from_dict(runs[0].settings)
+    assert [str(pattern) for pattern in dense.inference][:3] == [
+        "topk(density=0.5)",
+        "topk(density=0.2)",
+        "random(density=0.2)",
+    ]
+    assert dense.inference[3].name == "band"
+    for changes, complaint in (
+        ({"controls": ["magic"]}, "unknown control 'magic'; known: random, bottomk, band, none"),
+        ({"control_sparsity": 0}, "sparsity above 0"),
+        ({"fractions": [2]}, r"fraction must lie in \(0, 1\], got 2"),
+        ({"dev": []}, "name a file with --dev"),
+    ):
+        with pytest.raises(StudyError, match=complaint):
+            asked(base, train_tsv, dev_tsv, **changes)
+    assert len(asked(base, train_tsv, dev_tsv, controls=["none"])) == 4 * 2 * 2
+
+
+def test_a_subset_is_balanced_and_each_seeds_own(train_tsv: Path, dev_tsv: Path) -> None:
+    half = [
+        _subset(TuningSettings(str(train_tsv), (str(dev_tsv),), seed=seed, fraction=0.25))
+        for seed in (0, 0, 1)
+    ]
+    assert half[0] == half[1]
+    assert half[0] != half[2]
+    labels = [example.label for example in half[0].examples]
+    assert labels.count(0) == labels.count(1) == 30
+    whole = read_examples(train_tsv).examples
+    assert set(half[0].examples) <= set(whole)
+
+
+def test_options_take_several_values() -> None:
+    app = typer.Typer()
+
+    @app.command(cls=SpacedLists)
+    def show(sizes: list[float] = typer.Option([]), name: str = "", flag: bool = False) -> None:
+        print(json.dumps([sizes, name, flag]))
+
+    for words in (
+        "--sizes 0 0.5 2 --name x --flag",
+        "--name x --sizes 0 --flag --sizes 0.5 --sizes 2",
+        "--sizes=0 --sizes 0.5 2 --flag --name x",
+    ):
+        shown = CliRunner().invoke(app, words.split())
+        assert json.loads(shown.stdout) == [[0, 0.5, 2], "x", True]
+    assert CliRunner().invoke(app, ["--name", "x", "y"]).exit_code == 2
+
+
+@pytest.mark.slow
+def test_runs_leave_curves_outcomes_and_gaps(
+    base: Path, train_tsv: Path, dev_tsv: Path, tmp_path: Path
+) -> None:
+    runs = asked(
+        base, train_tsv, dev_tsv, sparsities=[0, 0.8], controls=["none"], dropouts=[], seeds=1
+    )[:2]
+    assert run_all(tmp_path, runs, processes=1) == {}
+    dense, sparse = sorted(read_results(tmp_path, STUDY), key=lambda each: str(each["name"]))
+    assert sparse["settings"]["attention"] == AttentionPattern("topk", density=0.2).to_dict()
+    for found in (dense, sparse):
+        assert found["texts"] == 120
+        ((name, dev),) = found["dev"].items()
+        right = np.array([digit == "1" for digit in dev["right"]])
+        assert right.size == 40
+        assert dev["accuracy"] == pytest.approx(right.mean())
+        (epoch,) = found["history"]
+        assert epoch[name]["accuracy"] == pytest.approx(dev["accuracy"], abs=0.03)
+        assert found["train"]["loss"] > 0
+        folder = tmp_path / STUDY / found["name"]
+        assert not (folder / "run").exists()
+    assert sparse["inference"] == {}
+    (at_inference,) = dense["inference"]["topk(density=0.2)"].values()
+    assert len(at_inference["right"]) == 40
+    assert at_inference["loss"] != dense["dev"][name]["loss"]
