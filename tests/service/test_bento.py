@@ -6,12 +6,15 @@ bundled models play no part.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import venv
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
 
@@ -24,10 +27,7 @@ from export.op_library import DEFAULT_PATH, find_op_library
 
 pytestmark = pytest.mark.slow
 
-SOURCES = (
-    *("api", "app", "engine", "errors", "image", "middleware", "openapi", "schemas", "settings"),
-    *("strict_json", "variants"),
-)
+COMMAND_LINE = {"commands", "keys_command", "predict", "server"}  # not for the bento
 COPIED = ("service", "export", "bentofile.yaml", "pyproject.toml", "README.md")
 LARGEST = 1 << 20  # bytes, the models and the operator library aside
 
@@ -71,12 +71,16 @@ def bento(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "bentos" / "crisp" / version
 
 
+def relative(folder: Path, *patterns: str) -> set[str]:
+    found = (path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+    return {path.relative_to(folder).as_posix() for path in found}
+
+
 def test_only_what_serving_needs_is_in_it(bento: Path) -> None:
-    found = {path.relative_to(bento / "src").as_posix() for path in (bento / "src").rglob("*.*")}
     models = ("dense", "sparse")
-    assert found == {
+    wanted = {
         "bentofile.yaml",
-        *(f"service/{name}.py" for name in ("__init__", *SOURCES)),
+        *relative(ROOT, "service/*.py", "service/endpoints/*.py", "service/page/*"),
         *(
             f"export/{name}.py"
             for name in ("__init__", "errors", "manifest", "op_library", "packing")
@@ -87,6 +91,9 @@ def test_only_what_serving_needs_is_in_it(bento: Path) -> None:
             for model in models
             for file in ("model.onnx", "tokenizer.json", "manifest.json")
         ),
+    }
+    assert relative(bento / "src", "**/*") == wanted - {
+        f"service/{name}.py" for name in COMMAND_LINE
     }
 
 
@@ -104,7 +111,7 @@ def test_every_package_is_pinned_and_none_is_for_training(bento: Path) -> None:
     names = {line.partition("==")[0] for line in lines}
     base = [Requirement(line) for line in metadata.requires("crisp") or ()]
     direct = [r for r in base if r.marker is None or r.marker.evaluate({"extra": ""})]
-    assert {requirement.name for requirement in direct} <= names
+    assert {requirement.name.removesuffix("-gpu") for requirement in direct} <= names
     assert not names & {"torch", "transformers", "onnx", "scipy", "locust", "pytest"}
 
 
@@ -131,6 +138,65 @@ def test_the_image_is_for_a_user_without_rights_and_has_no_compiler(bento: Path)
     assert steps[-1].startswith("ENTRYPOINT")
 
 
+def test_the_image_tells_whether_it_is_healthy_and_writes_to_tmp_alone(bento: Path) -> None:
+    dockerfile = (bento / "env/docker/Dockerfile").read_text()
+    (health,) = re.findall(r"^HEALTHCHECK .*CMD (\[.*\])$", dockerfile, re.MULTILINE)
+    command = json.loads(health)
+    assert command[:2] == ["python", "-c"]
+    compile(command[2], "HEALTHCHECK", "exec")
+    assert "/readyz" in command[2]
+    assert re.findall(r"^ENV BENTOML_HOME=(.*)$", dockerfile, re.MULTILINE)[-1] == "/tmp/bentoml"
+    assert "UV_NO_CACHE=1" in dockerfile  # nothing that was downloaded stays in a layer
+
+
+def test_the_health_check_is_one(bento: Path) -> None:
+    dockerfile = (bento / "env/docker/Dockerfile").read_text()
+    (health,) = re.findall(r"^HEALTHCHECK .*CMD (\[.*\])$", dockerfile, re.MULTILINE)
+    asked = []
+
+    class Probed(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200 if len(asked) == 1 else 503)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Probed) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        command = [sys.executable, *json.loads(health)[1:]]
+        environment = {**os.environ, "PORT": str(server.server_port)}
+        codes = [
+            subprocess.run(command, env=environment, capture_output=True).returncode for _ in "ab"
+        ]
+        server.shutdown()
+        thread.join()
+    assert asked == ["/readyz", "/readyz"]
+    assert codes[0] == 0
+    assert codes[1] != 0
+
+
+def test_an_image_for_gpus_is_asked_for() -> None:
+    def runtimes(**environment: str) -> set[str]:
+        script = "from service.image import packages; print(*(name for name, _ in packages()))"
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return {name for name in done.stdout.split() if name.startswith("onnxruntime")}
+
+    base = [Requirement(line) for line in metadata.requires("crisp") or ()]
+    here = {r.name for r in base if r.marker is None or r.marker.evaluate({"extra": ""})}
+    assert runtimes() == {"onnxruntime"}
+    assert runtimes(CRISP_BENTO_GPU="1") == here & {"onnxruntime", "onnxruntime-gpu"}
+
+
 def test_it_is_not_built_without_the_operators(checkout: Path, tmp_path: Path) -> None:
     missing = {"CRISP_OP_LIBRARY": str(tmp_path / "missing.so")}
     done = build(checkout, tmp_path / "home", **missing)
@@ -150,8 +216,11 @@ def test_it_serves_from_an_environment_made_of_its_own_lock(bento: Path, tmp_pat
     assert absent.returncode != 0
     port = free_port()
     command = [python, "-m", "bentoml", "serve", "--port", str(port), str(bento)]
-    # Nothing of the checkout may be needed: not as working directory, not on the path.
-    clean = {"PYTHONPATH": "", "CRISP_MODELS": "", "CRISP_OP_LIBRARY": "", "PATH": "/usr/bin:/bin"}
+    # Nothing of the checkout may be needed: not as working directory, not on the path. What is
+    # written goes to where the image says.
+    clean = {"PYTHONPATH": "", "CRISP_MODELS": "", "CRISP_OP_LIBRARY": "", "PATH": "/usr/bin:/bin",
+             "BENTOML_HOME": str(tmp_path / "written")}  # fmt: skip
+    before = relative(bento, "**/*") | relative(environment, "**/*")
     with running(command, port, tmp_path / "log", tmp_path, **clean) as server:
         body = {"texts": ["good film", "bad film"]}
         answer = httpx.post(f"{server.url}/predict", json=body, timeout=60).json()
@@ -159,3 +228,5 @@ def test_it_serves_from_an_environment_made_of_its_own_lock(bento: Path, tmp_pat
         assert len(answer["predictions"]) == 2
         facts = httpx.get(f"{server.url}/models").json()["variants"]["sparse"]
         assert facts["operators"]["kernel"] == "compiled"
+    after = relative(bento, "**/*") | relative(environment, "**/*")
+    assert not {path for path in after - before if not path.endswith(".pyc")}
