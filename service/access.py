@@ -22,7 +22,7 @@ from service.errors import RequestError
 from service.keys import Key, KeyRing
 from service.settings import Settings
 
-OPEN = frozenset({"/", "/livez", "/readyz", "/healthz", "/docs.json"})
+OPEN = frozenset({"/", "/livez", "/readyz", "/healthz", "/docs.json", "/report", "/report/load"})
 OPEN_BELOW = "/page/"  # what the page at / is made of
 ADMIN = frozenset({"/models/reload"})
 

@@ -42,6 +42,7 @@ from service.endpoints import (
     models,
     page,
     predict,
+    report,
 )
 from service.endpoints.json_body import json_body
 from service.engine import Answer
@@ -53,7 +54,7 @@ from service.server_timing import ServerTiming
 from service.settings import Settings
 from service.variants import Variants
 
-ENDPOINTS = (predict, compare, hugging_face, explain, models, bentoml_schema, page)
+ENDPOINTS = (predict, compare, hugging_face, explain, models, bentoml_schema, page, report)
 
 R = TypeVar("R", bound=JsonRequest)
 

@@ -210,8 +210,8 @@ function variantsOf(results) {
 function showTable() {
   const { rows, results, column } = outcome;
   const variants = variantsOf(results);
-  const titles = ["#", "Text", ...variants.flatMap((name) => [name, "score"])];
-  const head = titles.map((title) => element("th", { scope: "col", class: title === "score" ? "number" : null }, title));
+  const titles = ["#", ...variants, "Text"];
+  const head = titles.map((title) => element("th", { scope: "col", class: title === "#" ? "number" : null }, title));
   const body = [];
   for (const [index, result] of results.entries()) {
     if (!result) continue;
@@ -227,16 +227,16 @@ function showTable() {
 
 function tableRow(index, text, result, variants) {
   const cells = result.predictions
-    ? variants.flatMap((name) => {
+    ? variants.map((name) => {
       const { label, score } = result.predictions[name];
-      return [element("td", { class: tone(label) }, label), element("td", { class: "number" }, score.toFixed(3))];
+      return element("td", { class: tone(label) }, label, element("span", { class: "note" }, score.toFixed(3)));
     })
-    : [element("td", { colspan: Math.max(1, 2 * variants.length), class: "note" }, result.error)];
+    : [element("td", { colspan: Math.max(1, variants.length), class: "note" }, result.error)];
   return element(
     "tr", { class: result.agree === false ? "differs" : null },
     element("td", { class: "number" }, count(index + 1)),
-    element("td", { class: "text" }, text.length > 240 ? `${text.slice(0, 240)}…` : text),
     ...cells,
+    element("td", { class: "text" }, text.length > 240 ? `${text.slice(0, 240)}…` : text),
   );
 }
 

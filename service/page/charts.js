@@ -48,7 +48,7 @@ function drawn(svg, keys, { series, span, now, label, format, ceiling, floor, wi
     }
   }
   if (!values.length) {
-    parts.push(shape("text", { class: "middle", x: MARGIN.left + plot.width / 2, y: MARGIN.top + plot.height / 2 }, "no requests yet"));
+    parts.push(shape("text", { class: "middle", x: MARGIN.left + plot.width / 2, y: MARGIN.top + plot.height * 0.75 + 4 }, "no requests yet"));
   }
   svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
   svg.replaceChildren(...parts);

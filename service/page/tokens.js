@@ -104,7 +104,7 @@ function sentence({ layers, prediction }, layer) {
 /** A bar for each layer: how many tokens reached it. */
 function drawFunnel(layers, chosen) {
   const width = byId("layer").clientWidth || 300;
-  const height = 40;
+  const height = 56;
   const svg = byId("funnel");
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const thumb = 16; // the slider's ends lie half a thumb inside it

@@ -82,12 +82,9 @@ function showCards({ comparisons: [{ agree, predictions }], timing }) {
   const names = ordered(Object.keys(predictions));
   const cards = names.map((name) => card(name, predictions[name], timing[name]));
   const says = names.map((name) => `${name}: ${predictions[name].label}, ${percent(predictions[name].score)}`);
-  if (names.length > 1) {
-    const word = agree ? `All say ${predictions[names[0]].label}.` : "The models disagree on this text.";
-    const both = names.length === 2 && agree ? `Both say ${predictions[names[0]].label}.` : word;
-    cards.push(element("p", { class: "note agreement" }, both));
-  }
   byId("cards").replaceChildren(...cards);
+  byId("agreement").hidden = agree;
+  byId("agreement").textContent = "The models disagree on this text.";
   byId("try-status").textContent = `${says.join("; ")}.`;
 }
 
@@ -101,7 +98,7 @@ function card(name, prediction, timing) {
     element(
       "header", {},
       element("h2", {}, name),
-      element("span", { class: "note" }, manifest ? described(manifest) : ""),
+      element("p", { class: "note" }, manifest ? described(manifest) : ""),
     ),
     element(
       "p", { class: `verdict ${tone(prediction.label)}` },
@@ -122,7 +119,6 @@ const figure = (term, value) => element("div", {}, element("dt", {}, term), elem
 
 /** How a model saves work, in a few words. */
 function described({ attention, pruning }) {
-  const parts = attention.name === "dense" ? ["every link"] : [`${attention.name} attention`];
-  if (pruning) parts.push("drops tokens");
-  return parts.join(", ");
+  const links = attention.name === "dense" ? "attends to everything" : `${attention.name} attention`;
+  return pruning ? `${links}, drops tokens as it reads` : links;
 }

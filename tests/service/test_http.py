@@ -222,7 +222,7 @@ def test_json_by_other_spellings_is_taken(client: httpx.Client, content_type: st
     assert response.status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing/here"])
+@pytest.mark.parametrize("path", ["/page/nothing.js", "/nothing/here"])
 def test_an_unknown_path_gets_404_with_a_hint(client: httpx.Client, path: str) -> None:
     message = error_of(client.get(path), 404)["message"]
     assert "/predict" in message
