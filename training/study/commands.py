@@ -174,6 +174,30 @@ def _run_all(out: Path, runs: list[Run], processes: int) -> None:
         raise typer.Exit(1)
 
 
+@app.command("report")
+def report(
+    runs: Annotated[
+        Path, typer.Option(help="Folder of the runs, or of the JSON that --collect kept.")
+    ] = Path("runs/study"),
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("results/study"),
+    collect: Annotated[
+        bool, typer.Option(help="Copy the runs' JSON beside the report, under runs/.")
+    ] = False,
+) -> None:
+    """Draws every table and picture anew from the JSON of the finished runs, without training.
+
+    Examples:
+
+        crisp study report --runs runs/study --out results/study
+
+        crisp study report --runs docs/study/runs --out docs/study
+    """
+    from training.study.report import write_report
+
+    for file in write_report(runs, out, collect=collect):
+        typer.echo(file)
+
+
 @app.command("run", hidden=True)
 def run(folder: Annotated[Path, typer.Argument(help="Folder of a prepared run.")]) -> None:
     """Carries out one prepared run: what the other commands start processes with."""

@@ -1,0 +1,164 @@
+"""The tables of the Semantic Focus study, from the results of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.stats
+
+from training.study.authors import RECORDED
+from training.study.markdown import number, p_value, percent, quartiles, table
+from training.study.measures import holm
+from training.study.mechanisms import FULL, MECHANISMS
+from training.study.stability import LOWER, UPPER, condition
+from training.study.survival import Times, first_epochs, log_rank
+
+Result = dict[str, Any]
+THRESHOLD = 0.95
+_SLOPE = 99.0  # the percentile of the slopes that is compared
+
+
+def settings_of(results: Sequence[Result]) -> dict[str, dict[str, Result]]:
+    """The results by what is comparable, everything but the mechanism, then by mechanism."""
+    order = list(MECHANISMS)
+    found: dict[str, dict[str, Result]] = {}
+    for result in sorted(results, key=lambda r: order.index(r["settings"]["mechanism"])):
+        s = result["settings"]
+        title = (
+            f"{s['task']}, {s['length']} symbols, {s['blocks']} layers, {s['train']} examples, "
+            f"{len(s['seeds'])} seeds"
+        )
+        found.setdefault(title, {})[s["mechanism"]] = result
+    return dict(sorted(found.items()))
+
+
+def times_of(result: Result) -> Times:
+    return first_epochs(result["curves"]["held_out_accuracy"], THRESHOLD)
+
+
+def speed_table(by_mechanism: Mapping[str, Result]) -> str:
+    """When each mechanism reaches 95 %, and how far it gets."""
+    times = {name: times_of(result) for name, result in by_mechanism.items()}
+    against = {
+        name: log_rank(times[FULL], other)
+        for name, other in times.items()
+        if FULL in times and name != FULL
+    }
+    corrected = holm(against)
+    rows = []
+    for name, result in by_mechanism.items():
+        accuracy = np.asarray(result["curves"]["held_out_accuracy"])
+        median = times[name].median()
+        rows.append(
+            [
+                name,
+                str(len(accuracy)),
+                f"{sum(times[name].reached)} of {len(times[name].reached)}",
+                "not reached" if median is None else f"{median:.0f}",
+                _faster(times.get(FULL), times[name]) if name != FULL else "–",
+                p_value(against.get(name)),
+                p_value(corrected.get(name)),
+                quartiles(accuracy.max(axis=0).tolist(), 100),
+                quartiles(accuracy[-1].tolist(), 100),
+            ]
+        )
+    header = ["attention", "epochs", "runs ≥ 95 %", "median epoch", "against full"]
+    header += ["log-rank p", "Holm", "best accuracy, %", "last accuracy, %"]
+    chance = max(result["chance"] for result in by_mechanism.values())
+    return (
+        table(header, rows) + f"\nGuessing the most frequent class reaches {percent(chance)} %.\n"
+    )
+
+
+def _faster(full: Times | None, other: Times) -> str:
+    """Which is ahead: by the median, or else by how many have got there."""
+    if full is None:
+        return "–"
+    inf = float("inf")
+    first, second = (
+        (inf if times.median() is None else float(times.median() or 0), -sum(times.reached))
+        for times in (full, other)
+    )
+    return "as fast" if first == second else "faster" if second < first else "slower"
+
+
+def stability_table(task: str, by_mechanism: Mapping[str, Result]) -> str:
+    """The percentiles of the stability quantities, beside those that the authors' code records."""
+    rows = []
+    ours = {name: result["stability"]["pooled"] for name, result in by_mechanism.items()}
+    for key, symbol, source in (
+        ("dispersion", "δ_s", FULL),
+        ("heavy_dispersion", "δ_h", "topk-5"),
+        ("separation", "Δ_h", "topk-5"),
+        ("relative_degree", "β", "topk-5"),
+    ):
+        if source in ours and ours[source]["rows"]:
+            values = ours[source]["percentiles"][key]
+            rows.append([f"{symbol} of {source}, ours", *map(number, values)])
+        if task in RECORDED and key in RECORDED[task]:
+            rows.append([f"{symbol} of {source}, authors", *map(number, RECORDED[task][key])])
+    header = [
+        "percentile (of Δ_h)",
+        *(f"{up:.0f} ({low:.0f})" for up, low in zip(UPPER, LOWER, strict=True)),
+    ]
+    return table(header, rows)
+
+
+def authors_conditions() -> str:
+    """The first condition, from the recorded percentiles column by column."""
+    rows = []
+    for task, recorded in RECORDED.items():
+        left = condition(*(np.array(recorded[k]) for k in recorded))
+        rows.append([task, *(f"{value:.2f}" for value in left)])
+    return table(["left side; below 1 it holds", *(f"{p:.0f}th" for p in UPPER)], rows)
+
+
+def condition_table(by_mechanism: Mapping[str, Result]) -> str:
+    """On which share of the rows the two conditions hold: pooled, and the range over seeds."""
+    rows = []
+    for name, result in by_mechanism.items():
+        found = result["stability"]
+        cells = [name, found["kept"], str(found["pooled"]["rows"])]
+        for key in ("condition", "in_degree"):
+            seeds = [seed[key] for seed in found["by_seed"] if seed["rows"]]
+            if not seeds:
+                cells.append("–")
+                continue
+            cells.append(
+                f"{percent(found['pooled'][key])} ({percent(min(seeds))} to {percent(max(seeds))})"
+            )
+        rows.append(cells)
+    header = ["trained with", "kept", "rows", "first holds, % (over seeds)", "in-degree form, %"]
+    return table(header, rows)
+
+
+def slope_table(by_mechanism: Mapping[str, Result]) -> str:
+    """The steepness of the loss around the models, and a paired test against full."""
+    slopes = {name: slopes_of(result) for name, result in by_mechanism.items()}
+    against: dict[str, float | None] = {}
+    for name, values in slopes.items():
+        if FULL in slopes and name != FULL and len(values) == len(slopes[FULL]):
+            differences = np.subtract(values, slopes[FULL])
+            known = len(values) > 1 and bool(np.any(differences))
+            against[name] = float(scipy.stats.wilcoxon(differences).pvalue) if known else None
+    corrected = holm(against)
+    rows = [
+        [
+            name,
+            quartiles(values, digits=2),
+            p_value(against.get(name)),
+            p_value(corrected.get(name)),
+        ]
+        for name, values in slopes.items()
+    ]
+    header = ["attention", "99th percentile of slopes, median", "Wilcoxon p against full", "Holm"]
+    return table(header, rows)
+
+
+def slopes_of(result: Result) -> list[float]:
+    """The 99th percentile of the slopes around each seed's model."""
+    landscape = result["landscape"]
+    column = landscape["percentiles"].index(_SLOPE)
+    return [seed[column] for seed in landscape["slopes"]]
