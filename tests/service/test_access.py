@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -231,6 +232,14 @@ def test_the_addresses_are_those_that_are_listened_on() -> None:
         assert "127.0.0.2" not in listening()
         one.listen()
         assert "127.0.0.2" in listening()
+
+
+def test_a_server_does_not_start_without_the_keys_it_was_told_of(tmp_path: Path) -> None:
+    command = crisp("serve", "--port", str(free_port()), "--keys", str(tmp_path / "none.json"))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("crisp: error: cannot read the keys in ")
 
 
 def test_a_server_with_keys(models_dir: Path, tmp_path: Path, file: Path) -> None:
