@@ -19,7 +19,7 @@ OPS := .venv/.ops-built
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-slow test-all lint format bench docs ops constraints clean
+.PHONY: help setup serve test test-slow test-browser test-all lint format bench docs ops constraints clean
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -35,6 +35,9 @@ test: setup ## install everything and run the fast tests
 
 test-slow: setup ## the slow tests: training runs, real servers, sanitizers
 	$(BIN)/python -m pytest -m "slow and not gpu and not browser"
+
+test-browser: setup ## the page in a headless Chromium (apt install chromium)
+	$(BIN)/python -m pytest -m browser
 
 test-all: setup ## the fast and the slow tests
 	$(BIN)/python -m pytest -m "not gpu and not browser"
