@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
+from running_server import ROOT
+
+from service.access import OPEN
 from service.api import Api
+from service.error_codes import CODES
+from service.explain_schemas import ExplainRequest
+from service.hugging_face import HuggingFaceRequest, TeiRequest
 from service.openapi import document
+from service.schemas import CompareRequest, PredictRequest
 from service.settings import Settings
 
 
@@ -44,15 +54,73 @@ def test_every_route_is_described_and_nothing_else() -> None:
     assert described == routes | bentoml
 
 
-def test_errors_are_described_with_their_shape() -> None:
-    found = document(Settings())
-    for path in ("/predict", "/compare"):
-        answers = found["paths"][path]["post"]["responses"]
-        assert set(answers) == {"200", "400", "408", "413", "415", "422", "500", "503", "504"}
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            yield path, operation
+
+
+def test_errors_are_described_with_their_shape_and_every_code() -> None:
+    for path, operation in operations(document(Settings())):
+        answers = operation["responses"]
+        assert {"200", "408", "431", "500", "503"} <= set(answers), path
+        if "requestBody" in operation and path != "/models/reload":
+            assert {"400", "401", "413", "415", "422", "429", "504"} <= set(answers), path
         for status, answer in answers.items():
-            schema = answer["content"]["application/json"]["schema"]
-            is_error = schema == {"$ref": "#/components/schemas/ErrorResponse"}
-            assert is_error == (status != "200")
+            if status == "200":
+                continue
+            content = answer["content"]["application/json"]
+            assert content["schema"] == {"$ref": "#/components/schemas/ErrorResponse"}
+            assert set(content["examples"]) == set(CODES[int(status)])
+            assert ("Retry-After" in answer["headers"]) == (status in ("429", "503"))
+
+
+def test_every_code_is_one_that_the_sources_give() -> None:
+    """Codes are given by RequestError(status, code, ...), or by the name of the status."""
+    given: set[tuple[int, str]] = set()
+    literals: set[str] = set()
+    for file in (ROOT / "service").rglob("*.py"):
+        if file.name == "error_codes.py":
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                literals.add(node.value)
+            name = getattr(node, "func", None)
+            called = getattr(name, "id", getattr(name, "attr", ""))
+            if called in ("RequestError", "_refuse") and len(node.args) > 1:  # type: ignore[attr-defined]
+                status, code = node.args[:2]  # type: ignore[attr-defined]
+                if isinstance(status, ast.Constant) and isinstance(code, ast.Constant):
+                    given.add((status.value, code.value))  # type: ignore[arg-type]
+    listed = {(status, code) for status, codes in CODES.items() for code in codes}
+    assert given <= listed
+    names = {HTTPStatus(status).name.lower() for status in CODES}
+    assert {code for _, code in listed} <= literals | names
+
+
+def test_examples_are_requests_that_we_would_take() -> None:
+    found = document(Settings())
+    models = {m.__name__: m for m in (PredictRequest, CompareRequest, ExplainRequest,
+                                      HuggingFaceRequest, TeiRequest)}  # fmt: skip
+    taken = set()
+    for _, operation in operations(found):
+        content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        for name, example in content.get("examples", {}).items():
+            models[name].model_validate(example["value"])
+            taken.add(name)
+    assert taken == set(models)
+
+
+def test_keys_are_told_where_they_are_needed(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    keyed = dict(operations(document(Settings(keys=file))))
+    for path, operation in keyed.items():
+        assert ("security" in operation) == (path not in OPEN), path
+    assert not [o for _, o in operations(document(Settings())) if "security" in o]
+
+
+def test_operations_have_names_of_their_own() -> None:
+    names = [operation["operationId"] for _, operation in operations(document(Settings()))]
+    assert len(set(names)) == len(names)
 
 
 def test_the_limits_of_the_settings_are_told() -> None:
