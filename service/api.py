@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -42,19 +42,22 @@ from service.endpoints import (
     models,
     page,
     predict,
+    reload,
     report,
 )
 from service.endpoints.json_body import json_body
 from service.engine import Answer
 from service.errors import RequestError
+from service.lifecycle import ClosesWhileStopping, Lifecycle
 from service.metrics import Metrics
 from service.middleware import error_response
+from service.reload import Reloader
 from service.schemas import JsonRequest, parse
 from service.server_timing import ServerTiming
 from service.settings import Settings
 from service.variants import Variants
 
-ENDPOINTS = (predict, compare, hugging_face, explain, models, bentoml_schema, page, report)
+ENDPOINTS = (predict, compare, hugging_face, explain, models, bentoml_schema, page, report, reload)
 
 R = TypeVar("R", bound=JsonRequest)
 
@@ -64,17 +67,24 @@ _VARIANT = b'"variant"'
 class Api:
     """The endpoints over the models of `settings`, which are loaded when the server starts."""
 
-    classifier: Classifier  # while the server runs
+    # While the server runs:
+    classifier: Classifier
+    reloader: Reloader
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, threads: int | None = None) -> None:
+        """`threads` of one run of a model; by default as many as there are cores."""
         self.settings = settings
+        self.threads = threads or settings.threads
         self.metrics: Metrics | None = None  # to be set before the start; else nobody reads them
+        self.lifecycle: Lifecycle | None = None  # likewise
+        self.tell_others: Callable[[], None] = lambda: None  # other processes to reload too
         self._loading: Future[Variants] | None = None
 
-    def begin_loading(self) -> None:
-        """Loads the models in a thread from now on: a worker imports its server meanwhile, which
-        takes longer. What goes wrong is raised when the server starts."""
-        self._loading = ThreadPoolExecutor(1).submit(self._load)
+    def begin_loading(self, begun: Future[Variants] | None = None) -> None:
+        """Loads the models in a thread from now on, or takes those that are being loaded: a worker
+        imports its server meanwhile, which takes longer. What goes wrong is raised when the server
+        starts."""
+        self._loading = ThreadPoolExecutor(1).submit(self._load) if begun is None else begun
 
     def app(self) -> Starlette:
         """The ASGI application; its lifespan loads and warms up the models, or raises."""
@@ -83,7 +93,11 @@ class Api:
             routes.append(Route("/", _nothing, methods=["GET"]))  # else BentoML's page is there
         return Starlette(
             routes=routes,
-            middleware=[Middleware(ServerTiming), Middleware(EndsWithClient)],
+            middleware=[
+                Middleware(ClosesWhileStopping, lambda: self.stopping),
+                Middleware(ServerTiming),
+                Middleware(EndsWithClient),
+            ],
             exception_handlers={RequestError: _request_error},
             lifespan=self._lifespan,
         )
@@ -117,9 +131,26 @@ class Api:
         """
         return await self.classifier.classify(variant, texts, deadline)
 
+    async def reload(self) -> Variants:
+        """Loads the models anew and uses them, in every process of the service; raises RequestError
+        409 where they are not good, and nothing changes."""
+        variants = await self.reload_here()
+        self.tell_others()
+        return variants
+
+    async def reload_here(self) -> Variants:
+        """The same in this process alone."""
+        return await self.reloader.reload()
+
+    @property
+    def stopping(self) -> bool:
+        return self.lifecycle is not None and self.lifecycle.stopping
+
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        self.classifier = Classifier(self.settings, self.metrics or Metrics(CollectorRegistry()))
+        metrics = self.metrics or Metrics(CollectorRegistry())
+        self.classifier = Classifier(self.settings, metrics)
+        self.reloader = Reloader(self._load, self.classifier.use, metrics)
         self.classifier.use(self._load() if self._loading is None else self._loading.result())
         self._loading = None  # which would keep these models when others are in use
         try:
@@ -128,7 +159,7 @@ class Api:
             self.classifier.close()
 
     def _load(self) -> Variants:
-        return Variants.load(self.settings.models, threads=self.settings.threads)
+        return Variants.load(self.settings.models, threads=self.threads)
 
 
 async def _nothing(_: Request) -> Response:

@@ -15,50 +15,63 @@ import os
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
 import sys
-from concurrent.futures import Future
 
 import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.types import ASGIApp
 
-from service import logs, protocol, tracing
+from service import early, keys, logs, protocol, tracing
 from service.access import listening, warn_if_open
 from service.api import Api
+from service.bento_process import forget_the_dead, forward_hangups
+from service.cores import threads_of_worker
 from service.errors import ServiceError
 from service.front import MovesToTheFront, guarded
 from service.image import serving_image
+from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.settings import Settings
 from service.variants import Variants
 
 settings = Settings.from_environment()
-check: Future[None] | None = None  # what `crisp serve` began before it imported this
 
 
-def check_models() -> None:
-    """Opens the models once, before the server starts: a worker that fails at it would be started
-    again and again. Exits with code 2 and one line where they cannot be used."""
+def check_settings() -> None:
+    """Raises ServiceError where what the settings name, models aside, cannot be used."""
+    tracing.check()
+    if settings.keys is not None:
+        keys.read(settings.keys)
+
+
+def before_workers() -> None:
+    """Called by `bentoml serve` in its main process, before the workers start.
+
+    Opens the models once: a worker that fails at it would be started again and again. Exits with
+    code 2 and one line where they cannot be used.
+    """
     logs.configure(settings)
     try:
-        tracing.check()
-        if check is None:
-            Variants.load(settings.models, threads=settings.threads)
-        else:
-            check.result()
+        check_settings()
+        Variants.load(settings.models)
     except ServiceError as error:
         print(f"crisp: error: {error}", file=sys.stderr)
         sys.exit(2)
+    forward_hangups()
 
 
 class Crisp:
     """Sentiment of texts, from a sparse, quantised model and its dense baseline."""
 
-    before_start = bentoml.on_deployment(check_models)
+    before_start = bentoml.on_deployment(before_workers)
+
+    async def __is_ready__(self) -> bool:
+        """What BentoML answers at /readyz."""
+        return not api.stopping
 
 
 crisp = bentoml.service(
     name="crisp",
-    workers=1,  # one process owns the cores; its threads are the session's
+    workers=settings.workers,
     # BentoML's own timeout cannot be switched off, and its answer has another shape: ours is first.
     traffic={"timeout": settings.timeout_seconds + 10},
     http={"host": "127.0.0.1"},  # BentoML's default would listen on every interface
@@ -69,20 +82,25 @@ crisp = bentoml.service(
         {"name": "BENTOML_HOST", "value": "0.0.0.0"},  # in the container; its port is published
     ],
 )(Crisp)
-api = Api(settings)
-if bentoml.server_context.worker_index is not None:  # in the process that serves
+index = bentoml.server_context.worker_index  # None in the main process of `bentoml serve`
+api = Api(settings, threads_of_worker(settings, index or 1))
+if index is not None:
     logs.configure(settings)
     protocol.install(settings)
-    api.begin_loading()
+    api.begin_loading(early.models)
 own = api.app()
 crisp.mount_asgi_app(own)
 
 
 def front(bentoml_app: ASGIApp) -> ASGIApp:
     """All that is served, with our guards in front of it; called where the server starts."""
-    if bentoml.server_context.worker_index == 1:
+    if index == 1:
         warn_if_open(settings, listening())
     api.metrics = Metrics(BentoMLContainer.metrics_client.get().registry)
+    forget_the_dead()
+    # A request has `timeout_seconds` at most, so that is enough to finish those that were accepted.
+    api.lifecycle = Lifecycle(settings.drain_seconds, settings.timeout_seconds, api.reload_here)
+    api.lifecycle.install()
     return guarded(own, bentoml_app, own.routes, settings, api.metrics)
 
 

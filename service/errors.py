@@ -5,6 +5,7 @@ ServiceError         base; one line on the command line, exit code 2
 ├── SettingsError    a setting that is no valid value
 ├── KeysError        a file of API keys that cannot be read or written
 ├── AddressError     a host or port that cannot be listened on
+├── StartError       a process that serves cannot, and says why
 ├── InputError       a text file that `crisp predict` cannot read
 └── RequestError     what a caller of the HTTP interface did wrong: a status and a code
 """
@@ -30,6 +31,10 @@ class KeysError(ServiceError):
 
 class AddressError(ServiceError):
     """A host or port that cannot be listened on."""
+
+
+class StartError(ServiceError):
+    """A process that serves cannot, and says why."""
 
 
 class InputError(ServiceError):

@@ -79,6 +79,9 @@ class Settings(BaseModel):
     timeout_seconds: float = setting(
         60.0, "Seconds that a request may take as a whole; then 408, 503 or 504.", "Load", gt=0
     )
+    drain_seconds: float = setting(
+        0.5, "Seconds between being told to stop and taking no more requests.", "Load", ge=0
+    )
     batch_tokens: int = setting(2048, "Tokens of one run of a model.", "Load", ge=1)
     queue_tokens: int = setting(65536, "Tokens that may wait; more get 429.", "Load", ge=1)
     runs_at_once: int = setting(1, "Runs of a model at once; they share the cores.", "Load", ge=1)

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from service.endpoints.json_body import json_response
 from service.openapi import document
 from service.schemas import ModelsResponse, OperatorFacts, VariantFacts
+from service.variants import Variants
 
 if TYPE_CHECKING:
     from service.api import Api
@@ -20,16 +21,7 @@ def routes(api: Api) -> list[Route]:
     described = document(api.settings)
 
     async def models(_: Request) -> Response:
-        variants = api.variants
-        library = variants.library
-        operators = OperatorFacts(
-            kernel="compiled" if library.available else "fallback", reason=library.reason
-        )
-        facts = {
-            name: VariantFacts(operators=operators, manifest=engine.manifest)
-            for name, engine in variants.items()
-        }
-        return json_response(ModelsResponse(default=variants.default_name, variants=facts))
+        return json_response(facts_of(api.variants))
 
     async def docs(_: Request) -> Response:
         return JSONResponse(described)
@@ -38,3 +30,16 @@ def routes(api: Api) -> list[Route]:
         Route("/models", models, methods=["GET"]),
         Route("/docs.json", docs, methods=["GET"]),
     ]
+
+
+def facts_of(variants: Variants) -> ModelsResponse:
+    """What is known of each of `variants`, and of the operators that they run with."""
+    library = variants.library
+    operators = OperatorFacts(
+        kernel="compiled" if library.available else "fallback", reason=library.reason
+    )
+    facts = {
+        name: VariantFacts(operators=operators, manifest=engine.manifest)
+        for name, engine in variants.items()
+    }
+    return ModelsResponse(default=variants.default_name, variants=facts)

@@ -16,7 +16,7 @@ import pytest
 from running_server import ROOT, crisp, free_port, running
 
 from service.errors import AddressError
-from service.server import free_address
+from service.server import listening_socket
 
 
 def refused(*arguments: str, **environment: str) -> str:
@@ -55,16 +55,17 @@ def test_a_port_in_use_is_refused() -> None:
 
 def test_a_foreign_address_is_refused() -> None:
     with pytest.raises(AddressError, match=r"cannot listen on 192\.0\.2\.1 port"):
-        free_address("192.0.2.1", free_port())  # of a network kept for documentation
+        listening_socket("192.0.2.1", free_port())  # of a network kept for documentation
 
 
 def test_a_name_that_is_no_address_is_refused() -> None:
     with pytest.raises(AddressError, match="--host no host is no address"):
-        free_address("no host", free_port())
+        listening_socket("no host", free_port())
 
 
 def test_a_host_name_is_resolved() -> None:
-    assert free_address("localhost", free_port()) in ("127.0.0.1", "::1")
+    with listening_socket("localhost", free_port()) as listening:
+        assert listening.getsockname()[0] in ("127.0.0.1", "::1")
 
 
 def test_it_starts_anywhere_on_the_fallback_and_ends_at_ctrl_c(

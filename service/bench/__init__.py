@@ -1,0 +1,1 @@
+"""`crisp bench --http`: what HTTP costs on top of the engine."""

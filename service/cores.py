@@ -1,0 +1,23 @@
+"""How many threads a process may use, so that all of a service together have one for each core."""
+
+from __future__ import annotations
+
+import os
+
+from service.settings import Settings
+
+
+def cores() -> int:
+    """The cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def threads_of_worker(settings: Settings, index: int) -> int:
+    """Threads of one run of a model in worker `index`, from 1: those of the settings, or this
+    worker's share of the cores."""
+    if settings.threads is not None:
+        return settings.threads
+    share, rest = divmod(cores(), settings.workers)
+    return max(1, share + (index <= rest))
