@@ -1,7 +1,8 @@
-"""The `crisp loadtest` command."""
+"""The `crisp loadtest` command, and `crisp loadtest report`."""
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,18 +19,35 @@ from loadtests.errors import LoadTestError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from loadtests.drive import Plan, Turn
-    from loadtests.target import Target
+    from loadtests.campaign import Campaign, Contender, Plan
 
+RESULTS = Path("results")
+BASELINE = "dense"
 _TERMINATIONS = (signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGTERM,)
+_OTHER = re.compile(
+    r"(?:(?P<name>[\w .-]+)=)?(?P<adapter>\w+)\+(?P<url>[^#]+)(?:#(?P<variant>.+))?"
+)
+_QUICK: dict[str, Any] = {
+    "seconds": 2.0,
+    "stretch": 1.0,
+    "budget": 60.0,
+    "fractions": (0.5, 0.9, 1.1),
+}
+
+group = typer.Typer(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def register(app: typer.Typer) -> None:
     """Adds this stage's commands to `app`."""
-    app.command()(loadtest)
+    app.add_typer(group, name="loadtest")
 
 
+@group.callback()
 def loadtest(
+    context: typer.Context,
     url: Annotated[
         str | None, typer.Option(help="A service that runs; without it, one is started.")
     ] = None,
@@ -37,135 +55,261 @@ def loadtest(
         Path | None,
         typer.Option(help="Models of the started service.", show_default="the bundled models"),
     ] = None,
-    variants: Annotated[str, typer.Option(help="Which to drive, by comma.")] = "dense,sparse",
-    users: Annotated[int, typer.Option(min=1, help="Clients that send at the same time.")] = 8,
-    spawn_rate: Annotated[
-        float | None,
-        typer.Option(min=0.01, help="Clients started a second.", show_default="all at once"),
+    variants: Annotated[
+        str, typer.Option(help="Which to drive, by comma; the first is the baseline.")
+    ] = "dense,sparse",
+    peers: Annotated[
+        str, typer.Option(help="Other servers of the dense weights to start, by comma, or all.")
+    ] = "",
+    compare_url: Annotated[
+        list[str] | None,
+        typer.Option(help="Another server that runs: [NAME=]ADAPTER+URL[#MODEL]. Repeatable."),
     ] = None,
-    duration: Annotated[int, typer.Option(min=1, help="Seconds a variant and round.")] = 20,
-    rounds: Annotated[int, typer.Option(min=1, help="Times that each variant has its turn.")] = 3,
+    slo_ms: Annotated[
+        float, typer.Option(min=0.1, help="What 99 % of the requests may take, ms.")
+    ] = 100.0,
     workload: Annotated[
         str, typer.Option(help="Lengths of the generated texts: sst, imdb or mixed.")
     ] = "sst",
     texts: Annotated[Path | None, typer.Option(help="Send the lines of this file instead.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Texts in each request.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the texts and their order.")] = 0,
-    json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Save everything; - prints it.")
-    ] = None,
-    plot: Annotated[
-        bool, typer.Option("--plot", help="Draw a picture too, a .png beside --json's file.")
+    arrivals: Annotated[
+        str, typer.Option(help="poisson, bursts, ramp, even or replay:FILE.")
+    ] = "poisson",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of a window of load.")] = 5.0,
+    budget: Annotated[float, typer.Option(min=1, help="Seconds for all of it, about.")] = 600.0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="An answer within about a minute, less certain.")
     ] = False,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that send.")] = 1,
+    connections: Annotated[int, typer.Option(min=1, help="Most requests under way.")] = 400,
+    seed: Annotated[int, typer.Option(help="Seed of texts and arrivals.")] = 0,
+    out: Annotated[
+        Path, typer.Option(help="Folder in which each run gets one with its results.")
+    ] = RESULTS,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Save the results there too.")
+    ] = None,
+    accuracy: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="JSON of `crisp compare` for the report. Repeatable."),
+    ] = None,
 ) -> None:
-    """Puts each variant under the same load with Locust, in turns, and compares them.
+    """Finds out how many requests a second each variant carries, and draws a report.
 
-    The service is started for the test and stopped after it, or is one that runs (--url). Wrong
-    answers count as failures; the exit code is 1 where there was any.
+    The service is started for the test and stopped after it, or is one that runs (--url). Requests
+    leave at random times, whether or not earlier ones are answered. Wrong answers are failures.
 
     Examples:
 
-        crisp loadtest --users 16 --duration 30 --json load.json --plot
+        crisp loadtest --quick
 
-        crisp loadtest --url http://127.0.0.1:3000 --workload imdb --batch 4
+        crisp loadtest --workload mixed --slo-ms 200 --budget 900
+
+        crisp loadtest --url http://127.0.0.1:3000 --compare-url hf+http://127.0.0.1:8080
+
+        crisp loadtest report results/2026-11-25_10-00-00/loadtest.json
     """
+    if context.invoked_subcommand is not None:
+        return
     from rich.console import Console
 
     from loadtests import report, workloads
-    from loadtests.drive import Plan
+    from loadtests.campaign import Plan
 
     if workload not in workloads.WORKLOADS:
         known = ", ".join(workloads.WORKLOADS)
         raise typer.BadParameter(f"{workload!r} is not one of {known}", param_hint="--workload")
     if url is not None and models is not None:
         raise typer.BadParameter("a service that runs has its own models", param_hint="--models")
+    if url is not None and peers:
+        message = "peers share this machine with a service that is started here; leave --url out"
+        raise typer.BadParameter(message, param_hint="--peers")
+    if json_file is not None and not json_file.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {json_file.parent}", param_hint="--json")
     if texts is not None:
         workloads.read_texts(texts)  # complains before anything starts
-    environment = report.environment()
-    if plot:
-        import loadtests.picture  # noqa: F401  likewise, where Matplotlib is missing
-    output = _output_file(json_file, plot)
-    plan = Plan(
-        variants=_names(variants),
-        users=users,
-        spawn_rate=spawn_rate or float(users),
-        duration=duration,
-        rounds=rounds,
-        workload=workload,
-        texts=texts,
-        batch=batch,
-        seed=seed,
-    )
-    console = Console(stderr=json_file == "-")
+    _check_arrivals(arrivals)
+    compared = report.read_accuracy(accuracy or [])
+    settings: dict[str, Any] = {
+        "slo_ms": slo_ms,
+        "seconds": seconds,
+        "budget": budget,
+        "arrivals": arrivals,
+        "workload": workload,
+        "texts": texts,
+        "batch": batch,
+        "seed": seed,
+        "processes": processes,
+        "connections": connections,
+    }
+    plan = Plan(**(settings | (_QUICK if quick else {})))
+    names, others = _names(variants), [_other(each) for each in compare_url or []]
+    wanted = _peers(peers)
+    console = Console()
     started = datetime.now(UTC)
-    turns: list[Turn] = []
-    with _termination_as_interrupt(), _target(url, models, console) as target:
-        _check_variants(plan, target)
-        stopped_by = _drive(plan, target, turns, console)
-        content = report.document(
-            turns,
-            environment=environment,
-            complete=stopped_by is None,
-            stopped_by=(str(stopped_by) or "interrupted") if stopped_by else None,
-            command=shlex.join(["crisp", *sys.argv[1:]]),
-            started=started.isoformat(timespec="seconds"),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            plan=plan.to_dict(),
-            service={
-                "url": target.url,
-                "started_with": target.started_with,
-                "models": target.models,
-            },
-        )
-        if turns:
-            report.show(console, turns)
-        if stopped_by is not None:
-            console.print("The test was stopped: what there is, is partial.", style="yellow")
-        if output is not None:
-            _save(report.dump(content), turns, output, console, plot=plot)
-        elif json_file == "-":
-            print(report.dump(content), end="")
+    with _termination_as_interrupt(), ExitStack() as stack:
+        with console.status("Starting the servers ..."):
+            contenders = _contenders(stack, url, models, names, wanted, others)
+        campaign = _generator(stack, plan, contenders)
+        stopped_by = _run(campaign, console)
+        content = _document(campaign, started, stopped_by, compared)
+    from loadtests import results
+
+    results.show(console, campaign)
+    if stopped_by is not None:
+        console.print("The test was stopped: what there is, is partial.", style="yellow")
+    if campaign.windows:
+        folder = out / started.strftime("%Y-%m-%d_%H-%M-%S")
+        _save(content, folder, json_file, console)
     if stopped_by is not None:
         raise stopped_by
-    if any(turn.faults for turn in turns):
-        raise typer.Exit(1)
 
 
-def _drive(
-    plan: Plan, target: Target, turns: list[Turn], console: Console
-) -> LoadTestError | KeyboardInterrupt | None:
+@group.command("report")
+def report_command(
+    results: Annotated[Path, typer.Argument(help="JSON of `crisp loadtest`.")],
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Older JSON: says what changed, and whether it is more than noise."),
+    ] = None,
+    accuracy: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="JSON of `crisp compare`. Repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.html and its pictures.")
+    ] = None,
+    fail_on_drop: Annotated[
+        bool,
+        typer.Option("--fail-on-drop", help="Exit with 1 where a ratio is lower beyond noise."),
+    ] = False,
+) -> None:
+    """Draws the report of a load test anew from its JSON alone: an HTML file and its pictures.
+
+    Examples:
+
+        crisp loadtest report results/2026-11-25_10-00-00/loadtest.json
+
+        crisp loadtest report new.json --against old.json
+    """
+    from rich.console import Console
+
+    from loadtests import changes, report
+    from loadtests import results as stored
+
+    console = Console()
+    content = stored.load(results)
+    older = None if against is None else stored.load(against)
+    if accuracy:
+        content["accuracy"] = report.read_accuracy(accuracy)
+    folder = results.parent if out is None else out
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in report.write(content, folder, source=results, against=older):
+        console.print(f"Saved {path}", markup=False)
+    if older is not None:
+        found = changes.changes(content, older)
+        changes.show(console, found)
+        if fail_on_drop and any(change.dropped for change in found):
+            raise typer.Exit(1)
+
+
+def _check_arrivals(process: str) -> None:
+    from loadtests.arrivals import arrivals
+
+    arrivals(process, rate=1.0, seconds=1.0, seed=0)  # complains before anything starts
+
+
+def _contenders(
+    stack: ExitStack,
+    url: str | None,
+    models: Path | None,
+    variants: tuple[str, ...],
+    peers: tuple[str, ...],
+    others: list[dict[str, Any]],
+) -> list[Contender]:
+    """The models under test and the servers that they are compared with, started where need be."""
+    from loadtests import results
+    from loadtests.campaign import Contender
+    from loadtests.peers.launch import started_peer
+    from loadtests.target import running_peer, running_service, started_service
+
+    target = running_service(url) if url else stack.enter_context(started_service(models))
+    for name in variants:
+        if name not in target.variants:
+            known = ", ".join(target.variants)
+            raise LoadTestError(
+                f"the service at {target.url} has no variant {name!r}; it has {known}: "
+                "choose with --variants"
+            )
+    found = [
+        Contender(name, target, name, facts=results.facts_of(target.models, name))
+        for name in variants
+    ]
+    for name in peers:
+        found.append(stack.enter_context(started_peer(name)))
+    for other in others:
+        peer = running_peer(other["url"], other["adapter"])
+        found.append(Contender(other["name"], peer, other["variant"], own=False))
+    return found
+
+
+def _generator(stack: ExitStack, plan: Plan, contenders: list[Contender]) -> Campaign:
+    from loadtests.campaign import Campaign
+    from loadtests.open_loop import OpenLoop
+
+    generator = stack.enter_context(OpenLoop(plan.processes))
+    return Campaign(plan, contenders, generator)
+
+
+def _run(campaign: Campaign, console: Console) -> LoadTestError | KeyboardInterrupt | None:
     """Carries out the plan; returns what stopped it, so that the results are saved first."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from loadtests.drive import drive
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        turns_planned = plan.rounds * len(plan.variants)
-        bar = progress.add_task("starting Locust", total=turns_planned * plan.seconds_a_turn)
+        bar = progress.add_task("warming up", total=campaign.plan.budget)
 
         def tick(what: str, seconds: float) -> None:
-            done = len(turns) * plan.seconds_a_turn + seconds
-            progress.update(bar, completed=done, description=what)
+            progress.update(bar, completed=seconds, description=what)
 
         try:
-            drive(plan, target, turns, tick)
+            campaign.run(tick)
         except (LoadTestError, KeyboardInterrupt) as stopped_by:
             return stopped_by
     return None
 
 
-@contextmanager
-def _target(url: str | None, models: Path | None, console: Console) -> Iterator[Target]:
-    from loadtests.target import running_service, started_service
+def _document(
+    campaign: Campaign,
+    started: datetime,
+    stopped_by: BaseException | None,
+    accuracy: list[dict[str, Any]],
+) -> dict[str, Any]:
+    from loadtests import results
 
-    if url is not None:
-        yield running_service(url)
-        return
-    with ExitStack() as stack:
-        with console.status("Starting the service ..."):
-            target = stack.enter_context(started_service(models))
-        yield target
+    return results.document(
+        campaign,
+        complete=stopped_by is None,
+        stopped_by=(str(stopped_by) or "interrupted") if stopped_by else None,
+        command=shlex.join(["crisp", *sys.argv[1:]]),
+        started=started.isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment=results.environment(),
+        accuracy=accuracy,
+    )
+
+
+def _save(content: dict[str, Any], folder: Path, json_file: Path | None, console: Console) -> None:
+    from loadtests import report, results
+
+    folder.mkdir(parents=True, exist_ok=True)
+    text = results.dump(content)
+    for path in [folder / "loadtest.json", *([json_file] if json_file else [])]:
+        results.write(text, path)
+        console.print(f"Saved {path}", markup=False)
+    for path in report.write(content, folder, source=folder / "loadtest.json"):
+        console.print(f"Saved {path}", markup=False)
 
 
 @contextmanager
@@ -192,34 +336,28 @@ def _names(variants: str) -> tuple[str, ...]:
     return names
 
 
-def _check_variants(plan: Plan, target: Target) -> None:
-    for name in plan.variants:
-        if name not in target.variants:
-            known = ", ".join(target.variants)
-            raise LoadTestError(
-                f"the service at {target.url} has no variant {name!r}; it has {known}: "
-                "choose with --variants"
-            )
+def _peers(names: str) -> tuple[str, ...]:
+    from loadtests.peers.launch import PEERS
+
+    if names.strip() == "all":
+        return tuple(PEERS)
+    chosen = tuple(name.strip() for name in names.split(",") if name.strip())
+    for name in chosen:
+        if name not in PEERS:
+            known = ", ".join(PEERS)
+            raise typer.BadParameter(f"{name!r} is not one of {known}", param_hint="--peers")
+    return chosen
 
 
-def _output_file(json_file: str | None, plot: bool) -> Path | None:
-    path = Path(json_file) if json_file not in (None, "-") else None
-    if path is None:
-        if plot:
-            raise typer.BadParameter("needs --json FILE, beside which it goes", param_hint="--plot")
-        return None
-    if path.is_dir() or not path.parent.is_dir():
-        raise typer.BadParameter(
-            f"{path} cannot be written: give a file in a folder that exists", param_hint="--json"
+def _other(text: str) -> dict[str, Any]:
+    """`[NAME=]ADAPTER+URL[#MODEL]` taken apart."""
+    from loadtests.adapters import ADAPTERS
+
+    found = _OTHER.fullmatch(text)
+    if found is None or found["adapter"] not in ADAPTERS:
+        message = (
+            f"expected [NAME=]ADAPTER+URL with an ADAPTER of {', '.join(ADAPTERS)}; got {text!r}"
         )
-    return path
-
-
-def _save(text: str, turns: list[Turn], path: Path, console: Console, *, plot: bool) -> None:
-    from loadtests import picture, report
-
-    report.write(text, path)
-    console.print(f"Saved {path}", markup=False)
-    if plot and turns:
-        picture.save(turns, path.with_suffix(".png"))
-        console.print(f"Saved {path.with_suffix('.png')}", markup=False)
+        raise typer.BadParameter(message, param_hint="--compare-url")
+    name = found["name"] or f"{found['adapter']} {found['url'].partition('://')[2]}"
+    return {**found.groupdict(), "name": name, "variant": found["variant"] or "default"}

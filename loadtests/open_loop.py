@@ -16,7 +16,6 @@ By itself, against a server that runs:
 from __future__ import annotations
 
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -40,7 +39,6 @@ from loadtests.workloads import WORKLOADS
 _SECONDS_TO_PREPARE = 60.0
 _SECONDS_TO_START = 0.05  # from the order to the first request, so that all processes are awake
 _SECONDS_TO_STOP = 5.0
-_PRIORITY = -5  # of the generator, where the system lets it: it must leave on time
 # One process sends several times as much on most machines; docs/loadtests.md has figures.
 REQUESTS_A_PROCESS = 2000.0
 
@@ -65,8 +63,6 @@ class OpenLoop:
                     start_new_session=True,  # Ctrl-C reaches it through us
                 )
                 self._processes.append(process)
-                with suppress(OSError, AttributeError):
-                    os.setpriority(os.PRIO_PROCESS, process.pid, _PRIORITY)
                 reader = threading.Thread(target=self._read, args=(number, process.stdout))
                 reader.start()
                 self._readers.append(reader)

@@ -192,11 +192,18 @@ class Sender:
         return _again_and_again(requests)
 
 
-@lru_cache(maxsize=4)
-def _texts(workload: str, file: Path | None, seed: str, number: int) -> tuple[str, ...]:
-    """Made once for all variants that get the same."""
+@lru_cache(maxsize=8)
+def _stream(workload: str, file: Path | None, seed: str) -> tuple[Iterator[str], list[str]]:
+    """An endless stream, and the texts that were already taken from it."""
     stream = generated_texts(workload, seed) if file is None else texts_of_file(file, seed)
-    return tuple(islice(stream, number))
+    return stream, []
+
+
+def _texts(workload: str, file: Path | None, seed: str, number: int) -> list[str]:
+    """The first `number` texts, which are made once for all who get the same."""
+    stream, taken = _stream(workload, file, seed)
+    taken.extend(islice(stream, max(0, number - len(taken))))
+    return taken[:number]
 
 
 def _again_and_again(requests: list[bytes]) -> Iterator[bytes]:

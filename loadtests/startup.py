@@ -21,7 +21,7 @@ import psutil
 import typer
 
 from loadtests.errors import LoadTestError
-from loadtests.report import environment
+from loadtests.results import environment
 from loadtests.target import Target, started_service
 from loadtests.workloads import generated_texts
 

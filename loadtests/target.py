@@ -1,4 +1,4 @@
-"""The service under load: one that runs already, or one that is started here and never left behind.
+"""The server under load: one that runs already, or one that is started here and never left behind.
 
 with started_service(models=None) as target:      # or running_service("http://...")
     target.variants        # ("dense", "sparse")
@@ -7,6 +7,7 @@ with started_service(models=None) as target:      # or running_service("http://.
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import socket
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,20 +24,22 @@ from typing import Any
 import httpx
 import psutil
 
+from loadtests.adapters import ADAPTERS
 from loadtests.errors import LoadTestError
 
-_HOST = "127.0.0.1"
+HOST = "127.0.0.1"
 _SECONDS_TO_STOP = 10.0
 _LOG_LINES = 12
+_NICENESS = 5  # of a server started here: the generator, beside it, must leave on time
 
 
 @dataclass(frozen=True)
 class Target:
-    """A service that answered.
+    """A server that answered.
 
-    `models` is its answer to GET /models. `alive` is cheap and raises LoadTestError where the
-    process is known to be gone; `check` asks the service itself. `started_with` is the command that
-    started it, or None; `processes` are those that it started then.
+    `models` is a Crisp service's answer to GET /models. `alive` is cheap and raises LoadTestError
+    where the process is known to be gone; `check` asks the server itself. `started_with` is the
+    command that started it, or None; `processes` are those that it started then.
     """
 
     url: str
@@ -44,25 +47,38 @@ class Target:
     alive: Callable[[], None]
     started_with: str | None = None
     processes: tuple[psutil.Process, ...] = ()
+    adapter: str = "crisp"
 
     @property
     def variants(self) -> tuple[str, ...]:
+        """The models that a Crisp service holds."""
         return variants_of(self.models, self.url)
 
     def check(self) -> None:
-        """Raises LoadTestError where the service does not answer any more."""
+        """Raises LoadTestError where the server does not answer any more."""
         self.alive()
-        models_at(self.url)
+        if self.adapter == "crisp":
+            models_at(self.url)
+        else:
+            _answers(self.url, self.adapter)
 
 
 def running_service(url: str) -> Target:
     """The service at `url`; raises LoadTestError where none answers there, or not a Crisp one."""
-    url = url.rstrip("/")
-    if not url.startswith(("http://", "https://")):
-        raise LoadTestError(f"expected a URL such as http://127.0.0.1:3000, got {url!r}")
+    url = _checked(url)
     target = Target(url, models_at(url), alive=lambda: None)
     variants_of(target.models, url)
     return target
+
+
+def running_peer(url: str, adapter: str) -> Target:
+    """Another server at `url`, asked as ADAPTERS[adapter] says; raises LoadTestError where none
+    answers there, or the adapter is unknown."""
+    if adapter not in ADAPTERS:
+        raise LoadTestError(f"unknown adapter {adapter!r}; known: {', '.join(ADAPTERS)}")
+    url = _checked(url)
+    _answers(url, adapter)
+    return Target(url, None, alive=lambda: None, adapter=adapter)
 
 
 @contextmanager
@@ -72,23 +88,46 @@ def started_service(models: Path | None, *, timeout: float = 120.0) -> Iterator[
     Raises LoadTestError, with the last lines of its log, where it ends or isn't ready in `timeout`
     seconds.
     """
-    port = _free_port()
-    options = ["--host", _HOST, "--port", str(port), "--no-access-log"]
+    port = free_port()
+    options = ["--host", HOST, "--port", str(port), "--no-access-log"]
     if models is not None:
         options += ["--models", str(models)]
+    command = [sys.executable, "-m", "crisp", "serve", *options]
+    shown = shlex.join(["crisp", "serve", *options])
+    with started(command, port, "crisp", shown=shown, timeout=timeout) as target:
+        yield target
+
+
+@contextmanager
+def started(
+    command: Sequence[str],
+    port: int,
+    adapter: str,
+    *,
+    shown: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 120.0,
+) -> Iterator[Target]:
+    """Starts a server that will listen on `port`, waits until it is ready, stops it at the end.
+
+    `shown` is the command as reports have it; `environment` is added to this process's. Raises
+    LoadTestError as `started_service`.
+    """
     with tempfile.TemporaryDirectory(prefix="crisp-loadtest-") as folder:
-        log = Path(folder) / "service.log"
+        log = Path(folder) / "server.log"
         with log.open("wb") as stream:
             # A session of its own: Ctrl-C reaches it through us, after the results are safe.
             process = subprocess.Popen(
-                [sys.executable, "-m", "crisp", "serve", *options],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
                 start_new_session=True,
             )
         family: list[psutil.Process] = []
         try:
+            _yield_the_core(process)
 
             def alive() -> None:
                 if (code := process.poll()) is not None:
@@ -96,13 +135,41 @@ def started_service(models: Path | None, *, timeout: float = 120.0) -> Iterator[
                         f"the service ended with exit code {code}; {last_lines(log)}"
                     )
 
-            url = f"http://{_HOST}:{port}"
-            _wait_until_ready(url, alive, log, timeout)
+            url = f"http://{HOST}:{port}"
+            _wait_until_ready(url + ADAPTERS[adapter].ready, alive, log, timeout)
             family = descendants(process)
-            command = shlex.join(["crisp", "serve", *options])
-            yield Target(url, models_at(url), alive, command, tuple(family))
+            models = models_at(url) if adapter == "crisp" else None
+            named = shown or shlex.join(command)
+            yield Target(url, models, alive, named, tuple(family), adapter)
         finally:
             stop(process, known=family)
+
+
+def _yield_the_core(process: subprocess.Popen[Any]) -> None:
+    with suppress(OSError, AttributeError):
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, process.pid, own + _NICENESS)
+
+
+def _checked(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise LoadTestError(f"expected a URL such as http://127.0.0.1:3000, got {url!r}")
+    return url.rstrip("/")
+
+
+def _answers(url: str, adapter: str) -> None:
+    path = ADAPTERS[adapter].ready
+    try:
+        response = httpx.get(url + path, timeout=30)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise LoadTestError(
+            f"no server answers at {url} ({str(error) or type(error).__name__}): start it first"
+        ) from None
+    if not response.is_success:
+        raise LoadTestError(
+            f"what answers at {url} is not ready, or no {adapter!r} server: GET {path} gave "
+            f"HTTP {response.status_code}"
+        )
 
 
 def models_at(url: str) -> Any:
@@ -180,7 +247,7 @@ def _wait_until_ready(url: str, alive: Callable[[], None], log: Path, timeout: f
     while time.monotonic() < until:
         alive()
         try:
-            if httpx.get(f"{url}/readyz", timeout=5).is_success:
+            if httpx.get(url, timeout=5).is_success:
                 return
         except httpx.HTTPError:
             pass  # not listening yet
@@ -188,7 +255,8 @@ def _wait_until_ready(url: str, alive: Callable[[], None], log: Path, timeout: f
     raise LoadTestError(f"the service was not ready after {timeout:.0f} s; {last_lines(log)}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine where nobody listens."""
     with socket.socket() as probe:
-        probe.bind((_HOST, 0))
+        probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

@@ -13,11 +13,13 @@ from typing import Any
 
 import psutil
 import pytest
-from fake_service import fake_service
+from fake_service import fake_service, right
 from typer.testing import CliRunner, Result
 
 import crisp
 from loadtests.errors import LoadTestError
+
+SHORT = ("--seconds", "0.2", "--budget", "2", "--connections", "20")
 
 
 def run(*arguments: object) -> Result:
@@ -29,48 +31,73 @@ def flat(text: str) -> str:
     return " ".join(text.replace("│", " ").split())
 
 
+def results_in(folder: Path) -> dict[str, Any]:
+    (file,) = folder.glob("*/loadtest.json")
+    return dict(json.loads(file.read_text()))
+
+
+@pytest.mark.slow
 def test_a_load_test_prints_a_table_and_saves_everything(tmp_path: Path) -> None:
-    output = tmp_path / "load.json"
+    """One variant of a small server against itself."""
     texts = tmp_path / "texts.txt"
     texts.write_text("A fine film.\nA dull one.\n")
     with fake_service() as server:
         done = run(
-            *("--url", server.url, "--users", 2, "--duration", 1, "--rounds", 1),
-            *("--texts", texts, "--json", output, "--plot"),
+            *("--url", server.url, *SHORT, "--texts", texts, "--slo-ms", 300),
+            *("--variants", "sparse"),
+            *("--out", tmp_path / "results", "--json", tmp_path / "copy.json"),
+            *("--compare-url", f"the other=crisp+{server.url}#sparse"),
         )
     assert done.exit_code == 0, done.output
-    for words in ("requests/s", "p50, ms", "p99, ms", "failures", "sparse against dense"):
-        assert words in done.stdout
-    content = json.loads(output.read_text())
+    for words in ("requests/s", "sparse carries", "requests of the other"):
+        assert words in flat(done.stdout)
+    content = results_in(tmp_path / "results")
+    assert content == json.loads((tmp_path / "copy.json").read_text())
     assert (content["complete"], content["stopped_by"]) == (True, None)
-    assert content["service"]["models"]["default"] == "sparse"
-    assert [turn["variant"] for turn in content["turns"]] == ["dense", "sparse"]
-    for name, summary in content["summary"].items():
-        latencies = [t["latencies_ms"] for t in content["turns"] if t["variant"] == name]
-        assert summary["requests"] == len(latencies[0]) > 0
-        assert summary["failures"] == 0
-    assert content["ratios"]["sparse"].keys() == {"requests_per_second", "p50", "p95", "p99"}
-    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert {tuple(r["texts"]) for r in server.requests} == {("A fine film.",), ("A dull one.",)}
+    assert set(content["capacities"]) == {"sparse", "the other"}
+    assert {w["phase"] for w in content["windows"]} == {"warm-up", "search", "curve"}
+    assert {tuple(r["texts"]) for r in server.requests} <= {
+        ("A fine film.",),
+        ("A dull one.",),
+        ("Fine.",),  # asks whether an overloaded server has recovered
+    }
+    (folder,) = (tmp_path / "results").iterdir()
+    assert (folder / "report.html").is_file()
+    assert psutil.Process().children(recursive=True) == []
 
 
+@pytest.mark.parametrize(("status", "code"), [(500, "broken"), (429, "overloaded")])
 def test_a_service_without_right_answers_ends_the_test_with_its_message(
-    tmp_path: Path,
+    status: int, code: str, tmp_path: Path
 ) -> None:
     def broken(_: dict[str, Any]) -> tuple[int, Any]:
-        return 500, {"error": {"code": "broken", "message": "it broke"}}
+        return status, {"error": {"code": code, "message": "not now"}}
 
-    output = tmp_path / "load.json"
     with fake_service(broken) as server:
-        done = run("--url", server.url, "--users", 1, "--duration", 1, "--json", output)
+        done = run("--url", server.url, *SHORT, "--out", tmp_path)
     assert isinstance(done.exception, LoadTestError)
-    assert "requests of round 1, dense failed" in str(done.exception)
-    assert "HTTP 500: broken: it broke" in str(done.exception)
+    assert f"of them so: HTTP {status}: {code}: not now" in str(done.exception)
     assert "partial" in done.stdout
-    content = json.loads(output.read_text())
+    content = results_in(tmp_path)
     assert not content["complete"]
-    assert "it broke" in content["stopped_by"]
-    assert list(content["summary"]["dense"]["faults"]) == ["HTTP 500: broken: it broke"]
+    assert "not now" in content["stopped_by"]
+    (window,) = content["windows"]
+    assert list(window["measurement"]["faults"]) == [f"HTTP {status}: {code}: not now"]
+
+
+def test_a_service_that_dies_half_way_leaves_partial_results(tmp_path: Path) -> None:
+    def dies(request: dict[str, Any]) -> tuple[int, Any] | None:
+        server.gone = len(server.requests) > 1500
+        return right(request)
+
+    with fake_service(dies) as server:
+        done = run("--url", server.url, "--seconds", 1, "--out", tmp_path)
+    assert isinstance(done.exception, LoadTestError)
+    assert "went away: no service answers at" in str(done.exception)
+    content = results_in(tmp_path)
+    assert not content["complete"]
+    assert any(window["measurement"]["right"] for window in content["windows"])
+    assert not content["windows"][-1]["measurement"]["complete"]
 
 
 def test_an_unknown_variant_is_refused_with_those_there_are() -> None:
@@ -86,12 +113,15 @@ def test_an_unknown_variant_is_refused_with_those_there_are() -> None:
     [
         (["--workload", "tweets"], "'tweets' is not one of sst, imdb, mixed"),
         (["--url", "http://127.0.0.1:1", "--models", "models"], "has its own models"),
+        (["--url", "http://127.0.0.1:1", "--peers", "all"], "leave --url out"),
         (["--variants", "dense,dense"], "expected different names"),
         (["--variants", ","], "expected different names"),
-        (["--plot"], "needs --json FILE"),
-        (["--plot", "--json", "-"], "needs --json FILE"),
-        (["--json", "missing/load.json"], "cannot be written"),
-        (["--users", "0"], "--users"),
+        (["--peers", "soap"], "'soap' is not one of fastapi-ort"),
+        (["--compare-url", "http://127.0.0.1:1"], "expected [NAME=]ADAPTER+URL"),
+        (["--compare-url", "soap+http://127.0.0.1:1"], "expected [NAME=]ADAPTER+URL"),
+        (["--json", "missing/load.json"], "there is no folder missing"),
+        (["--slo-ms", "0"], "--slo-ms"),
+        (["--batch", "0"], "--batch"),
     ],
 )
 def test_bad_usage_is_refused_before_anything_starts(
@@ -104,12 +134,37 @@ def test_bad_usage_is_refused_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_texts_file_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    texts = tmp_path / "texts.txt"
-    texts.write_text("\n")
-    done = run("--texts", texts)
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--url", "http://127.0.0.1:9"], "no service answers at http://127.0.0.1:9"),
+        (["--url", "localhost:3000"], "expected a URL such as"),
+        (["--arrivals", "tides"], "unknown arrivals 'tides'"),
+        (["--arrivals", "replay:none.log"], "cannot read the log none.log"),
+        (["--texts", "empty.txt"], "has no texts"),
+        (["report", "none.json"], "cannot read none.json"),
+        (["report", "empty.txt"], "is not JSON"),
+        (["report", "other.json"], "is no result of `crisp loadtest`"),
+        (["--accuracy", "other.json"], "is no result of `crisp compare --json`"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    arguments: list[str], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "other.json").write_text('{"schema_version": 1}')
+    done = run(*arguments)
     assert isinstance(done.exception, LoadTestError)
-    assert "has no texts" in str(done.exception)
+    assert complaint in str(done.exception)
+
+
+@pytest.mark.parametrize("models", [[], {}, {"variants": {}}, b"<html>hello</html>"])
+def test_what_is_no_crisp_service_is_refused(models: Any) -> None:
+    with fake_service(models=models) as server:
+        done = run("--url", server.url)
+    assert isinstance(done.exception, LoadTestError)
+    assert "not a Crisp service" in str(done.exception)
 
 
 @pytest.mark.slow
@@ -122,20 +177,23 @@ def test_a_service_that_cannot_start_shows_its_last_words(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_the_real_service_is_started_driven_and_stopped(models_dir: Path, tmp_path: Path) -> None:
-    output = tmp_path / "load.json"
     done = run(
-        *("--models", models_dir, "--users", 2, "--duration", 2, "--rounds", 1),
-        *("--batch", 3, "--workload", "mixed", "--json", output),
+        *("--models", models_dir, "--seconds", 1, "--budget", 10, "--slo-ms", 1000),
+        *("--batch", 3, "--workload", "mixed", "--out", tmp_path),
     )
     assert done.exit_code == 0, done.output
-    content = json.loads(output.read_text())
+    content = results_in(tmp_path)
     assert content["complete"]
-    assert content["service"]["started_with"].startswith("crisp serve --host 127.0.0.1 --port ")
-    assert set(content["service"]["models"]["variants"]) == {"dense", "sparse"}
-    for summary in content["summary"].values():
-        assert summary["failures"] == 0
-        assert summary["requests"] > 0
-        assert summary["tokens_per_second"] > summary["texts_per_second"]
+    for name in ("dense", "sparse"):
+        contender = content["contenders"][name]
+        assert contender["server"]["started_with"].startswith("crisp serve --host 127.0.0.1")
+        assert contender["facts"]["precision"] == "fp32"
+        assert contender["facts"]["bytes"] > 0
+    for window in content["windows"]:
+        assert window["measurement"]["right"] > 0
+        assert window["rss_mib"] > 10
+        assert set(window["mean_ms"]) >= {"service", "queue", "tokenize", "inference"}
+    assert content["usage"]
     assert psutil.Process().children(recursive=True) == []
 
 
@@ -144,29 +202,50 @@ def test_the_real_service_is_started_driven_and_stopped(models_dir: Path, tmp_pa
 def test_an_interrupted_test_keeps_its_results_and_leaves_nothing_running(
     number: signal.Signals, models_dir: Path, tmp_path: Path
 ) -> None:
-    output = tmp_path / "load.json"
     command = [sys.executable, "-m", "crisp", "loadtest", "--models", str(models_dir)]
-    command += ["--users", "2", "--duration", "600", "--json", str(output)]
+    command += ["--seconds", "2", "--out", str(tmp_path / "results")]
     root = Path(crisp.__file__).parent
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, env=os.environ)
-    family: list[psutil.Process] = []
-    until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None:
-        family = psutil.Process(process.pid).children(recursive=True)
-        # The last child, Locust, needs a few seconds more until its users have started.
-        if any("locust" in " ".join(child.cmdline()) for child in family):
-            time.sleep(10)
-            break
-        time.sleep(0.5)
+    family = wait_until_it_sends(process)
     assert len(family) >= 2, (tmp_path / "log").read_text()
     process.send_signal(number)
     assert process.wait(60) == 130, (tmp_path / "log").read_text()
     _, alive = psutil.wait_procs(family, timeout=5)
     assert alive == []
-    content = json.loads(output.read_text())
+    content = results_in(tmp_path / "results")
     assert not content["complete"]
     assert content["stopped_by"] == "interrupted"
-    (turn,) = content["turns"]
-    assert not turn["complete"]
-    assert turn["requests"] > 0
+    assert content["windows"]
+    assert not content["windows"][-1]["measurement"]["complete"]
+
+
+@pytest.mark.slow
+def test_a_started_service_that_is_killed_ends_the_test_and_leaves_no_worker(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "crisp", "loadtest", "--models", str(models_dir)]
+    root = Path(crisp.__file__).parent
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--out", str(tmp_path)], cwd=root, stdout=log, stderr=log
+        )
+    family = wait_until_it_sends(process)
+    served = [p for p in family if "serve" in p.cmdline()]
+    served[0].kill()
+    assert process.wait(60) == 2, (tmp_path / "log").read_text()
+    assert "the service ended with exit code -9" in (tmp_path / "log").read_text()
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert not results_in(tmp_path)["complete"]
+
+
+def wait_until_it_sends(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The processes of a load test, a moment after its generator started."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        family = psutil.Process(process.pid).children(recursive=True)
+        if any("loadtests.sender" in " ".join(child.cmdline()) for child in family):
+            time.sleep(4)
+            return family
+        time.sleep(0.2)
+    return []

@@ -1,0 +1,132 @@
+"""What changed between two results, and whether that is more than noise.
+
+Ratios are compared, never times: those of the same kind on the same machine, whatever it is. Of
+load tests that is how many times more one contender carries than another, round by round; of
+`crisp bench`, how many times faster a model is than stock ONNX Runtime, with its interval.
+
+    for change in changes(new, old):
+        change.dropped       # lower, and by more than noise
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, hypot, log
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from loadtests.capacity import Interval, more_than_noise
+from loadtests.errors import LoadTestError
+
+
+@dataclass(frozen=True)
+class Change:
+    """`new` and `old` are ratios; `change` is new / old with its 95 % interval."""
+
+    what: str
+    new: float
+    old: float
+    change: Interval
+
+    @property
+    def verdict(self) -> str:
+        low, high = self.change.low, self.change.high
+        if low is None or high is None:
+            return "unknown: too few rounds"
+        if low > 1:
+            return "higher"
+        return "lower" if high < 1 else "within noise"
+
+    @property
+    def dropped(self) -> bool:
+        return self.verdict == "lower"
+
+
+def changes(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[Change]:
+    """Those ratios that both documents have. Raises LoadTestError where there is none in common."""
+    read = _of_bench if "workloads" in new and "workloads" in old else _of_load_test
+    try:
+        found = list(read(new, old))
+    except (KeyError, TypeError, AttributeError):
+        found = []
+    if not found:
+        raise LoadTestError(
+            "the two results have no ratio in common: expected the same command with the same "
+            "variants, both finished"
+        )
+    return found
+
+
+def _of_load_test(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[Change]:
+    for name, against in new["ratios"].items():
+        for other in against:
+            first, second = _rounds(new, name, other), _rounds(old, name, other)
+            if first and second:
+                change = more_than_noise(first, second)
+                values = (new["ratios"][name][other]["value"], old["ratios"][name][other]["value"])
+                yield Change(f"requests of {name} to {other}", *values, change)
+
+
+def _rounds(document: Mapping[str, Any], name: str, other: str) -> Sequence[float]:
+    each = document["estimates"]
+    return [e[name] / e[other] for e in each if name in e and other in e]
+
+
+def _of_bench(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[Change]:
+    """Our models against the stock reference; from the intervals, taken for normal on a
+    logarithmic scale."""
+    ours = [name for name, facts in new["contenders"].items() if facts["kind"] == "engine"]
+    for workload, measured in new["workloads"].items():
+        before = old["workloads"].get(workload, {}).get("figures", {})
+        for name in ours:
+            first = measured["figures"].get(name, {}).get("speedup")
+            second = before.get(name, {}).get("speedup")
+            if not first or not second:
+                continue
+            change = log(first["value"]) - log(second["value"])
+            half = hypot(*(log(each["high"] / each["low"]) / 2 for each in (first, second)))
+            interval = Interval(exp(change), exp(change - half), exp(change + half), 2)
+            yield Change(f"{name}, {workload}", first["value"], second["value"], interval)
+
+
+def show(console: Console, found: Sequence[Change]) -> None:
+    """Prints the changes as a table."""
+    table = Table(title="Ratios: new against old", title_justify="left")
+    for column in ("", "old", "new", "new / old, 95 %", "verdict"):
+        table.add_column(column, justify="right" if column in ("old", "new") else "left")
+    for change in found:
+        low, high = change.change.low, change.change.high
+        interval = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+        cells = (f"{change.old:.2f}", f"{change.new:.2f}", f"{change.change.value:.2f}{interval}")
+        table.add_row(change.what, *cells, change.verdict, style="red" if change.dropped else None)
+    console.print(table)
+
+
+def main(
+    new: Annotated[Path, typer.Argument(help="JSON of `crisp bench` or `crisp loadtest`.")],
+    old: Annotated[Path, typer.Argument(help="The same from before: the baseline.")],
+) -> None:
+    """Fails, with exit code 1, where a ratio of NEW is lower than in OLD beyond noise."""
+    documents = []
+    for path in (new, old):
+        try:
+            documents.append(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"error: cannot read {path}: {error}") from None
+    try:
+        found = changes(*documents)
+    except LoadTestError as error:
+        raise SystemExit(f"error: {error}") from None
+    show(Console(), found)
+    if any(change.dropped for change in found):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,197 @@
+"""Rounds, ratios and notes, with servers whose limits are known, and without waiting for time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from fake_service import MODELS, fake_service
+from rich.console import Console
+
+from loadtests import results
+from loadtests.campaign import Campaign, Contender, Plan, passes
+from loadtests.capacity import Interval
+from loadtests.errors import LoadTestError
+from loadtests.measurement import Measurement
+from loadtests.open_loop import OpenLoop
+from loadtests.sender import Load
+from loadtests.target import Target, running_service
+
+PLAN = Plan(slo_ms=100, budget=0.5, fractions=(0.5, 1.1))
+
+
+class Simulated(OpenLoop):
+    """In the place of generator processes: what servers with these limits, in requests/s, answer.
+
+    Up to its limit a server takes 20 ms, beyond it 500 ms.
+    """
+
+    def __init__(self, limits: dict[str, float], fault: str | None = None) -> None:
+        self.limits, self.fault = limits, fault
+        self.loads: list[Load] = []
+
+    def run(self, load: Load, **_: Any) -> Measurement:
+        self.loads.append(load)
+        limit = self.limits[load.variant]
+        found = Measurement(planned=1000, sent=1000, seconds=load.seconds)
+        if self.fault is not None:
+            found.faults[self.fault] = 1000
+            return found
+        found.right = round(min(max(limit, 1), load.rate) * load.seconds)
+        found.latency.record(20.0 if load.rate <= limit else 500.0)
+        return found
+
+
+def nothing(*_: Any) -> None:
+    """No progress is shown."""
+
+
+def contenders(url: str, own: tuple[str, ...], *others: str) -> list[Contender]:
+    target = Target(url, MODELS, alive=lambda: None)
+    return [Contender(n, target, n, own=n in own) for n in (*own, *others)]
+
+
+def run(limits: dict[str, float], plan: Plan = PLAN, *others: str) -> Campaign:
+    with fake_service() as server:
+        own = tuple(name for name in limits if name not in others)
+        campaign = Campaign(plan, contenders(server.url, own, *others), Simulated(limits))
+        campaign.run(nothing)
+    return campaign
+
+
+def test_capacities_and_ratios_are_those_of_the_servers() -> None:
+    campaign = run({"dense": 40.0, "sparse": 100.0, "peer": 25.0}, PLAN, "peer")
+    for name, limit in (("dense", 40), ("sparse", 100), ("peer", 25)):
+        assert campaign.capacities()[name].value == pytest.approx(limit, rel=0.1)
+    ratios = campaign.ratios()
+    assert {name: set(against) for name, against in ratios.items()} == {
+        "dense": {"peer"},
+        "sparse": {"dense", "peer"},
+    }
+    assert ratios["sparse"]["dense"].value == pytest.approx(2.5, rel=0.1)
+    assert ratios["sparse"]["peer"].value == pytest.approx(4, rel=0.1)
+    assert campaign.notes == {}
+
+
+def test_windows_alternate_and_all_get_the_same_texts_and_times() -> None:
+    limits = {"dense": 40.0, "sparse": 100.0}
+    with fake_service() as server:
+        simulated = Simulated(limits)
+        Campaign(PLAN, contenders(server.url, tuple(limits)), simulated).run(nothing)
+    searched = [load for load in simulated.loads if load.give_up_ms is not None]
+    first_round = searched[:8]
+    assert [load.variant for load in first_round].count("dense") == 4
+    pairs = list(pairwise(first_round))[::2]
+    assert all(first.variant != second.variant for first, second in pairs)
+    assert all(first.seed == second.seed for first, second in pairs)
+
+
+def test_rounds_go_on_until_the_ratio_is_known_well() -> None:
+    campaign = run({"dense": 40.0, "sparse": 100.0}, Plan(slo_ms=100, budget=1e9, fractions=()))
+    assert len(campaign.estimates) >= 2
+    assert campaign.ratios()["sparse"]["dense"].half_width <= 0.05
+
+
+def test_rounds_end_with_the_budget() -> None:
+    plan = Plan(slo_ms=100, budget=0, precision=0, fractions=())
+    assert len(run({"dense": 40.0, "sparse": 100.0}, plan).estimates) == 2
+
+
+def test_the_curve_is_drawn_around_each_capacity() -> None:
+    campaign = run({"dense": 40.0, "sparse": 100.0})
+    for name, found in campaign.capacities().items():
+        curve = [w for w in campaign.windows if w.contender == name and w.phase == "curve"]
+        assert [w.rate / found.value for w in curve] == pytest.approx([0.5, 1.1])
+
+
+def test_a_server_that_meets_the_objective_at_no_rate_is_left_out_with_a_note() -> None:
+    campaign = run({"dense": 0.0, "sparse": 100.0})
+    assert set(campaign.capacities()) == {"sparse"}
+    assert "dense meets no objective of 100 ms" in campaign.notes["dense"]
+    assert "raise --slo-ms" in campaign.notes["dense"]
+    assert campaign.ratios() == {}
+
+
+def test_where_no_server_meets_the_objective_the_test_ends() -> None:
+    with pytest.raises(LoadTestError, match=r"sparse meets no objective of 100 ms, even at"):
+        run({"sparse": 0.0})
+
+
+def test_a_server_that_answers_nothing_right_ends_the_test() -> None:
+    simulated = Simulated({"sparse": 1.0}, fault="HTTP 500: broken")
+    with fake_service() as server:
+        campaign = Campaign(PLAN, contenders(server.url, ("sparse",)), simulated)
+        with pytest.raises(LoadTestError, match="all 1,000 requests to sparse failed; 1,000 of"):
+            campaign.run(nothing)
+    assert len(campaign.windows) == 1
+
+
+def test_a_server_that_dies_half_way_ends_the_test_and_its_windows_are_kept() -> None:
+    simulated = Simulated({"sparse": 50.0})
+    with fake_service() as server:
+        target = running_service(server.url)
+        campaign = Campaign(PLAN, [Contender("sparse", target, "sparse")], simulated)
+
+        def dies(what: str, _: float) -> None:
+            raise AssertionError(what)
+
+        simulated.run = dying(server, simulated.run)  # type: ignore[method-assign]
+        with pytest.raises(LoadTestError, match="sparse went away: no service answers at"):
+            campaign.run(dies)
+    assert len(campaign.windows) == 4
+    assert not campaign.windows[-1].measurement.complete
+
+
+def dying(server: Any, run: Callable[..., Measurement]) -> Callable[..., Measurement]:
+    """`run`, but in the fourth window the server goes away."""
+    calls: list[Load] = []
+
+    def wrapped(load: Load, **options: Any) -> Measurement:
+        calls.append(load)
+        found = run(load, **options)
+        if len(calls) == 4:
+            server.gone = True
+            found.faults["no answer: Connection refused"] = 7
+        return found
+
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    ("changes", "passed"),
+    [
+        ({}, True),
+        ({"cut": 1}, False),
+        ({"gave_up": True}, False),
+        ({"complete": False}, False),
+        ({"unsent": 2}, False),
+    ],
+)
+def test_what_passes(changes: dict[str, Any], passed: bool) -> None:
+    found = Measurement(right=1000, **changes)
+    found.latency.record(99.0)
+    assert passes(found, slo_ms=100) is passed
+    assert not passes(found, slo_ms=50)
+    found.faults["HTTP 429"] = 2
+    assert not passes(found, slo_ms=100)
+
+
+def test_results_survive_json_with_every_histogram() -> None:
+    campaign = run({"dense": 40.0, "sparse": 100.0})
+    content = results.document(campaign, complete=True)
+    again = json.loads(results.dump(content))
+    assert again == json.loads(json.dumps(content))
+    for stored, window in zip(again["windows"], campaign.windows, strict=True):
+        assert results.measurement_of(stored).to_dict() == window.measurement.to_dict()
+    assert Interval(**again["capacities"]["sparse"]) == campaign.capacities()["sparse"]
+
+
+def test_the_table_says_who_carries_how_much() -> None:
+    console = Console(record=True, width=110)
+    results.show(console, run({"dense": 0.0, "sparse": 100.0, "peer": 50.0}, PLAN, "peer"))
+    shown = console.export_text()
+    for words in ("requests/s", "sparse carries", "requests of peer", "dense meets no objective"):
+        assert words in shown
