@@ -52,6 +52,7 @@ class Setting:
 
     threads: int = 2
     spinning: bool = False
+    spin_us: int | None = None  # for so long at most; None: as long as ONNX Runtime does
     arena: bool = True
     pattern: bool = True
     level: str = "ENABLE_ALL"  # the end of a name in GraphOptimizationLevel
@@ -59,6 +60,8 @@ class Setting:
 
     def options(self) -> onnxruntime.SessionOptions:
         options = session_options(self.threads, spinning=self.spinning)
+        if self.spin_us is not None:
+            options.add_session_config_entry("session.intra_op.spin_duration_us", str(self.spin_us))
         options.enable_cpu_mem_arena = self.arena
         options.enable_mem_pattern = self.pattern
         level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{self.level}")
@@ -74,6 +77,7 @@ SETTINGS = {
     "chosen": CHOSEN,
     "1 thread": replace(CHOSEN, threads=1),
     "spinning": replace(CHOSEN, spinning=True),
+    "spinning for 0.2 ms": replace(CHOSEN, spinning=True, spin_us=200),
     "chosen, idle second session": replace(CHOSEN, idle=True),
     "spinning, idle second session": replace(CHOSEN, spinning=True, idle=True),
     "no arena": replace(CHOSEN, arena=False),
