@@ -1,4 +1,4 @@
-"""The training commands: `crisp train`, `crisp evaluate`, `crisp prune-search`, `crisp study`."""
+"""The training commands: `crisp train`, `evaluate`, `prune-search`, `inspect` and `study`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(evaluate)
     app.command()(prune_search)
+    app.command("inspect")(inspect)
     app.add_typer(study)
 
 
@@ -217,6 +218,54 @@ def prune_search(
     from training.prune_report import search_run
 
     search_run(run, data, within / 100, sample, max_tokens, output, plot)
+
+
+def inspect(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    data: Annotated[str, typer.Option(help="Labelled texts.")],
+    out: Annotated[Path, typer.Option(help="Folder of the pictures and of inspect.json.")] = Path(
+        "results/inspect"
+    ),
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another finished run, such as the dense one, to compare link by link."),
+    ] = None,
+    counterfactual: Annotated[
+        str | None,
+        typer.Option(help="Texts of --data, in any order, edited so that their label turns."),
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="Texts whose attention is measured.")] = 100,
+    max_tokens: Annotated[int, typer.Option(min=3, help="Tokens of a text, at most.")] = 512,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Shows how a run attends, layer by layer, and whether edits turn its predictions.
+
+    Entropy and effective number of attended tokens, stability of the softmax (dispersions and
+    separation), links in common with another run, and counterfactual pairs.
+
+    Example:
+
+        crisp inspect runs/sparse --data dev.tsv --against runs/dense
+    """
+    quieten()
+    import json
+
+    from training.inspect.report import inspect_run, print_inspection
+
+    found = inspect_run(
+        run,
+        data,
+        out,
+        against=against,
+        edits=counterfactual,
+        sample=sample,
+        max_tokens=max_tokens,
+    )
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    print_inspection(found)
+    typer.echo(f"pictures and inspect.json in {out}")
 
 
 def quieten() -> None:
