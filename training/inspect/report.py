@@ -84,7 +84,7 @@ def inspect_run(
         }
     draw_layers(out / "layers.png", {n: each["layers"] for n, each in found["models"].items()})
     drawn = max((each for each in ids if len(each) <= _MAP_TOKENS), key=len, default=ids[0])
-    tokens = tokenizer.convert_ids_to_tokens(drawn)
+    tokens = tokenizer.convert_ids_to_tokens(list(drawn))
     for number, each in enumerate(models.values(), start=1):
         draw_attention(out / f"attention-{number}.png", tokens, _maps(each, drawn))
     write_atomically(out / "inspect.json", json.dumps(found, indent=1) + "\n")

@@ -1,0 +1,105 @@
+"""How much faster all seeds train as one batched model than one seed at a time.
+
+    python -m training.study.throughput --length 8 --length 16 --length 40
+
+Both are the same code, with a leading axis of many models and of one; they are timed in turns, and
+the ratio is that of the medians of model-steps a second, with its bootstrap interval.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from training.pattern import AttentionPattern
+from training.statistics import ratio_of_medians
+from training.study import fit
+from training.study.encoder import EncoderSize
+from training.study.mechanisms import mechanism
+from training.study.tasks.registry import TASKS
+from training.study.tasks.task import Split, draw_examples
+
+_EXAMPLES = 125  # of an epoch: five steps
+
+
+@dataclass
+class _Trainer:
+    """Trains models for one epoch of a few steps, again and again."""
+
+    state: fit.FitState
+    split: Split
+    size: EncoderSize
+    pattern: AttentionPattern
+    optimisation: fit.Optimisation
+
+    def seconds_a_model_step(self) -> float:
+        started = time.perf_counter()
+        fit.train_epoch(
+            self.state,
+            self.split.train,
+            self.split.held_out,
+            self.size,
+            self.pattern,
+            self.optimisation,
+        )
+        steps = len(self.split.train) / self.optimisation.batch
+        return (time.perf_counter() - started) / steps / len(self.state.seeds)
+
+
+def measure(
+    length: int, models: int, name: str, rounds: int, blocks: int, batch: int = 25
+) -> dict[str, Any]:
+    """Milliseconds a step of one model, alone and among `models`, and how many times faster."""
+    split = draw_examples(TASKS["even-pairs"], length=length, train=_EXAMPLES, held_out=1, seed=0)
+    size, pattern = EncoderSize(symbols=2, classes=2, blocks=blocks), mechanism(name)
+    one, many = (
+        _Trainer(fit.start(size, range(m)), split, size, pattern, fit.Optimisation(batch=batch))
+        for m in (1, models)
+    )
+    for trainer in (one, many):  # what only the first steps pay
+        trainer.seconds_a_model_step()
+    alone, together = [], []
+    for _ in range(rounds):
+        alone.append(one.seconds_a_model_step())
+        together.append(many.seconds_a_model_step())
+    ratio = ratio_of_medians(alone, together)
+    return {
+        "length": length,
+        "mechanism": name,
+        "models": models,
+        "rounds": rounds,
+        "alone_ms": 1e3 * sorted(alone)[rounds // 2],
+        "together_ms": 1e3 * sorted(together)[rounds // 2],
+        "ratio": ratio.to_dict(),
+    }
+
+
+def main(
+    length: Annotated[list[int], typer.Option(help="Symbols an example; several for several.")],
+    models: Annotated[int, typer.Option(min=2, help="Models in one.")] = 10,
+    mechanism_name: Annotated[str, typer.Option("--mechanism", help="Attention.")] = "full",
+    rounds: Annotated[int, typer.Option(min=2, help="Measurements of each.")] = 15,
+    blocks: Annotated[int, typer.Option(min=1, help="Layers.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """Prints the throughput of a batched model against that of one seed at a time."""
+    found = [measure(each, models, mechanism_name, rounds, blocks) for each in length]
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for each in found:
+        ratio = each["ratio"]
+        typer.echo(
+            f"{each['length']} symbols, {blocks} layers, {each['mechanism']}: "
+            f"{each['alone_ms']:.2f} ms a step alone, {each['together_ms']:.2f} ms among {models}: "
+            f"{ratio['value']:.2f} times ({ratio['low']:.2f} to {ratio['high']:.2f}, "
+            f"{rounds} rounds)"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)
