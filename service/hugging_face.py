@@ -45,6 +45,11 @@ def _no_pair(texts: Any) -> Any:
     return texts
 
 
+def _whole(number: Any) -> Any:
+    """5.0 as 5: the same number in JSON, where only its spelling tells them apart."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 _Single = Annotated[list[Text], BeforeValidator(_no_pair), Field(min_length=1, max_length=1)]
 
 
@@ -54,7 +59,7 @@ class HuggingFaceParameters(BaseModel, extra="forbid", strict=True):
     function_to_apply: Transform | None = Field(
         default=None, description="What turns logits into scores; null: softmax."
     )
-    top_k: int | None = Field(
+    top_k: Annotated[int | None, BeforeValidator(_whole)] = Field(
         default=None, ge=1, description="The highest scores alone; null: all."
     )
 

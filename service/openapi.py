@@ -8,6 +8,7 @@ is a line in `_paths`; what may go wrong is listed in `service/error_codes.py`.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -61,14 +62,15 @@ _REQUEST_ID = {
     "name": "X-Request-ID",
     "in": "header",
     "required": False,
-    "description": "A name for this request, in the log and in the answer.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:/+=@-]{1,128}$"},
+    "description": "A name for this request, in the log and in the answer: up to 128 letters, "
+    "digits and ._:/+=@-; any other is replaced.",
+    "schema": {"type": "string"},
     "example": "checkout-42",
 }
 
 
-def document(settings: Settings) -> dict[str, Any]:
-    """OpenAPI 3.1 of every endpoint, with the limits of `settings`."""
+def document(settings: Settings, variants: Sequence[str] = ()) -> dict[str, Any]:
+    """OpenAPI 3.1 of every endpoint, with the limits of `settings` and the names of `variants`."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -80,7 +82,7 @@ def document(settings: Settings) -> dict[str, Any]:
         },
         "paths": _paths(settings),
         "components": {
-            "schemas": _schemas(settings),
+            "schemas": _schemas(settings, variants),
             "securitySchemes": {
                 "key": {
                     "type": "http",
@@ -130,7 +132,7 @@ def _paths(settings: Settings) -> dict[str, Any]:
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 
 
-def _schemas(settings: Settings) -> dict[str, Any]:
+def _schemas(settings: Settings, variants: Sequence[str]) -> dict[str, Any]:
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         *((model, "validation") for model in _REQUESTS),
         *((model, "serialization") for model in _RESPONSES),
@@ -143,6 +145,10 @@ def _schemas(settings: Settings) -> dict[str, Any]:
         (ExplainRequest, min(MAX_EXPLAINED, settings.max_texts)),
     ):
         schemas[model.__name__]["properties"]["texts"]["maxItems"] = most
+    if variants:
+        for model in _REQUESTS:
+            string, _ = schemas[model.__name__]["properties"]["variant"]["anyOf"]
+            string["enum"] = list(variants)
     return schemas
 
 

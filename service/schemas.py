@@ -32,7 +32,15 @@ def _readable(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_readable), Field(min_length=1)]
+# The same as _readable, for /docs.json: at least one character that Python does not strip, no NUL.
+_BLANKS = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+TEXT_PATTERN = rf"^[^\x00]*[^\x00{_BLANKS}][^\x00]*$"
+
+Text = Annotated[
+    str,
+    AfterValidator(_readable),
+    Field(min_length=1, json_schema_extra={"pattern": TEXT_PATTERN}),
+]
 
 
 class JsonRequest(BaseModel):

@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 
 
 def routes(api: Api) -> list[Route]:
-    described = document(api.settings)
-
     async def models(_: Request) -> Response:
         return json_response(facts_of(api.variants))
 
     async def docs(_: Request) -> Response:
-        return JSONResponse(described)
+        return JSONResponse(document(api.settings, list(api.variants)))
 
     return [
         Route("/models", models, methods=["GET"]),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 from running_server import ROOT
 
 from service.access import OPEN
@@ -16,7 +20,7 @@ from service.error_codes import CODES
 from service.explain_schemas import ExplainRequest
 from service.hugging_face import HuggingFaceRequest, TeiRequest
 from service.openapi import document
-from service.schemas import CompareRequest, PredictRequest
+from service.schemas import TEXT_PATTERN, CompareRequest, PredictRequest
 from service.settings import Settings
 
 
@@ -108,6 +112,29 @@ def test_examples_are_requests_that_we_would_take() -> None:
             models[name].model_validate(example["value"])
             taken.add(name)
     assert taken == set(models)
+
+
+def test_the_names_of_the_variants_are_told() -> None:
+    schemas = document(Settings(), ["dense", "sparse"])["components"]["schemas"]
+    for name in ("PredictRequest", "TeiRequest", "HuggingFaceRequest", "ExplainRequest"):
+        string, nothing = schemas[name]["properties"]["variant"]["anyOf"]
+        assert (string["enum"], nothing) == (["dense", "sparse"], {"type": "null"})
+
+
+# Blanks and their neighbours, so that hypothesis meets them.
+_CODES = (0x84, 0x85, 0x86, 0xA0, 0x1680, 0x180E, 0x205F, 0x2060, 0x3000, 0xFEFF)
+NEAR_BLANKS = st.sampled_from([*map(chr, (*range(34), *_CODES, *range(0x1FFF, 0x2030)))])
+
+
+@given(st.text(NEAR_BLANKS) | st.text())
+def test_the_pattern_of_a_text_is_what_is_taken(text: str) -> None:
+    assume(not any("\ud800" <= c <= "\udfff" for c in text))  # which no JSON in UTF-8 can hold
+    try:
+        PredictRequest.model_validate({"texts": [text]})
+        taken = True
+    except ValidationError:
+        taken = False
+    assert taken == bool(re.search(TEXT_PATTERN, text))
 
 
 def test_keys_are_told_where_they_are_needed(tmp_path: Path) -> None:
