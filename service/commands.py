@@ -1,4 +1,4 @@
-"""The service's commands: `crisp serve`, `crisp keys`, `crisp predict` and `crisp compare`."""
+"""The service's commands, from `crisp serve` to `crisp explain`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
 from service.compare.command import compare
+from service.explain_command import explain_text
 from service.keys_command import app as keys
 
 Models = Annotated[
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command()(_with_every_setting(serve))
     app.command()(predict)
     app.command()(compare)
+    app.command("explain")(explain_text)
     app.add_typer(keys, name="keys")
 
 

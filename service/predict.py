@@ -39,11 +39,11 @@ def predict_texts(
 
     Raises InputError for a file or text that cannot be read, ModelsError for an unknown variant.
     """
-    engine = _engine(models, variant, threads)
+    engine = open_engine(models, variant, threads)
     if isinstance(source, str):
         lines, total = _lines_of(source), _number_of_lines(source)
     else:
-        lines, total = _given(source), len(source)
+        lines, total = given(source), len(source)
     console = Console(highlight=False)
     with _progress(console, shown=isinstance(source, str)) as progress:
         task = progress.add_task("texts", total=total)
@@ -59,7 +59,9 @@ def predict_texts(
             progress.update(task, completed=batch[-1][0])
 
 
-def _engine(models: Path, variant: str | None, threads: int | None) -> Engine:
+def open_engine(models: Path, variant: str | None, threads: int | None = None) -> Engine:
+    """The engine of a variant, by default of the default one; says on stderr where it will be slow.
+    Raises ModelsError where there is none."""
     folders = model_folders(models)
     name = variant or default_of(folders)
     if name not in folders:
@@ -70,7 +72,8 @@ def _engine(models: Path, variant: str | None, threads: int | None) -> Engine:
     return engine
 
 
-def _given(texts: Iterable[str]) -> Iterator[Line]:
+def given(texts: Iterable[str]) -> Iterator[Line]:
+    """`texts` with their numbers; raises InputError at the first that no model can read."""
     for number, text in enumerate(texts, 1):
         try:
             text.encode()

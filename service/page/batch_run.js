@@ -1,6 +1,7 @@
 // Sends any number of texts to the service, in requests that it takes, and waits where it is busy.
 
 import { ApiError, pause, post } from "./api.js";
+import { record } from "./own_requests.js";
 
 const TEXTS = 64; // of one request, so that progress is seen
 const BYTES = 200_000;
@@ -71,6 +72,8 @@ async function answered(texts, variant, signal) {
     const answer = await post("predict", { texts, variant }, signal);
     return answer.predictions.map((prediction) => ({ predictions: { [answer.variant]: prediction } }));
   }
+  const began = performance.now();
   const answer = await post("compare", { texts }, signal);
+  record(answer, performance.now() - began);
   return answer.comparisons.map(({ agree, predictions }) => ({ agree, predictions }));
 }

@@ -9,13 +9,13 @@ const MARGIN = { left: 40, right: 12, top: 10, bottom: 22 };
  * A chart in `box`. `update(series, span)` draws: series are { name, points: [{ at, value }] }, times
  * in ms, value null where there is none; span is how many ms back the chart goes.
  */
-export function chart(box, { label, format, ceiling = null, floor = 0 }) {
+export function chart(box, { label, format, ceiling = null, floor = 0, nothing = "no requests yet" }) {
   const svg = shape("svg", { role: "img", "aria-label": label });
   const keys = element("ul", { class: "keys" });
   box.replaceChildren(svg, keys);
   let last = null;
   const draw = () => {
-    if (last && box.clientWidth) drawn(svg, keys, { ...last, label, format, ceiling, floor, width: box.clientWidth });
+    if (last && box.clientWidth) drawn(svg, keys, { ...last, label, format, ceiling, floor, nothing, width: box.clientWidth });
   };
   new ResizeObserver(draw).observe(box);
   return (series, span) => {
@@ -24,7 +24,8 @@ export function chart(box, { label, format, ceiling = null, floor = 0 }) {
   };
 }
 
-function drawn(svg, keys, { series, span, now, label, format, ceiling, floor, width }) {
+function drawn(svg, keys, { series: given, span, now, label, format, ceiling, floor, nothing, width }) {
+  const series = given.map(({ name, points }) => ({ name, points: points.filter(({ at }) => at >= now - span) }));
   const plot = { width: width - MARGIN.left - MARGIN.right, height: HEIGHT - MARGIN.top - MARGIN.bottom };
   const values = series.flatMap(({ points }) => points.map(({ value }) => value)).filter((value) => value !== null);
   const top = ceiling ?? nice(Math.max(...values, 0));
@@ -40,7 +41,7 @@ function drawn(svg, keys, { series, span, now, label, format, ceiling, floor, wi
   parts.push(shape("text", { x: MARGIN.left, y: HEIGHT - 4 }, `${Math.round(span / 60000)} min ago`));
   parts.push(shape("text", { class: "end", x: width - MARGIN.right, y: HEIGHT - 4 }, "now"));
   for (const [index, { points }] of series.entries()) {
-    for (const run of unbroken(points.filter(({ at }) => at >= now - span))) {
+    for (const run of unbroken(points)) {
       const corners = run.map(({ at, value }) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`);
       parts.push(run.length > 1
         ? shape("polyline", { class: `series-${index}`, points: corners.join(" ") })
@@ -48,7 +49,7 @@ function drawn(svg, keys, { series, span, now, label, format, ceiling, floor, wi
     }
   }
   if (!values.length) {
-    parts.push(shape("text", { class: "middle", x: MARGIN.left + plot.width / 2, y: MARGIN.top + plot.height * 0.75 + 4 }, "no requests yet"));
+    parts.push(shape("text", { class: "middle", x: MARGIN.left + plot.width / 2, y: MARGIN.top + plot.height * 0.75 + 4 }, nothing));
   }
   svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
   svg.replaceChildren(...parts);

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { chart } from "./charts.js";
 import { byId, count, element, notify, rate } from "./dom.js";
-import { comparedSince } from "./own_requests.js";
+import { ownAgreement, ownLatency } from "./own_requests.js";
 import { buckets, parse, quantile, total } from "./prometheus.js";
 
 const EVERY_MS = 2000;
@@ -23,7 +23,9 @@ export function startLive() {
   const charts = {
     throughput: chart(byId("chart-throughput"), { label: "Throughput in texts a second", format: rate }),
     latency: chart(byId("chart-latency"), { label: "Latency in milliseconds", format: rate }),
-    agreement: chart(byId("chart-agreement"), { label: "Agreement in percent", format: (value) => value.toFixed(0), ceiling: 100 }),
+    agreement: chart(byId("chart-agreement"), {
+      label: "Agreement in percent", format: (value) => value.toFixed(0), ceiling: 100, nothing: "nothing compared yet",
+    }),
   };
   const isSeen = () => !byId("live").hidden && document.visibilityState === "visible";
   const look = async () => {
@@ -63,9 +65,8 @@ function between(first, second) {
     const value = quantile(...histograms, share);
     return value === null ? null : 1000 * value;
   };
-  const own = comparedSince(first.at);
-  const agreeing = own.agreeing + added("crisp_shadow_texts_total", { result: "agree" });
-  const compared = agreeing + own.texts - own.agreeing + added("crisp_shadow_texts_total", { result: "disagree" });
+  const agreeing = added("crisp_shadow_texts_total", { result: "agree" });
+  const compared = agreeing + added("crisp_shadow_texts_total", { result: "disagree" });
   return {
     at: second.at,
     throughput: Object.fromEntries(names.map((variant) =>
@@ -82,8 +83,12 @@ function draw({ throughput, latency, agreement }) {
   latency([
     { name: "median", points: points((entry) => entry.p50) },
     { name: "95th percentile", points: points((entry) => entry.p95) },
+    { name: "this page", points: ownLatency() },
   ], SPAN_MS);
-  agreement([{ name: "same label", points: points((entry) => entry.agreement) }], SPAN_MS);
+  agreement([
+    { name: "this page", points: ownAgreement() },
+    { name: "shadow mode", points: points((entry) => entry.agreement) },
+  ], SPAN_MS);
 }
 
 function showTiles(samples) {

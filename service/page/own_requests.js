@@ -11,11 +11,6 @@ export function record({ comparisons }, ms) {
   while (requests.length && requests[0].at < now - KEPT_MS) requests.shift();
 }
 
-/** Texts that were compared since `at`, and on how many of them the variants agreed. */
-export function comparedSince(at) {
-  const recent = requests.filter((request) => request.at >= at);
-  return {
-    texts: recent.reduce((sum, request) => sum + request.texts, 0),
-    agreeing: recent.reduce((sum, request) => sum + request.agreeing, 0),
-  };
-}
+/** For charts: a point for each of those requests. */
+export const ownLatency = () => requests.map(({ at, ms }) => ({ at, value: ms }));
+export const ownAgreement = () => requests.map(({ at, texts, agreeing }) => ({ at, value: 100 * agreeing / texts }));

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import browser as browsers
+from PIL import Image
 from running_server import ROOT, crisp, free_port, running
 
 IMAGES = ROOT / "docs" / "images"
@@ -27,6 +29,12 @@ LINES = [
     "Small, sly and over far too soon.",
     "It is not the disaster that I was promised, and not much better either.",
 ]
+
+
+def save(png: bytes, file: Path) -> None:
+    """Writes a picture of few colours as small as it can be."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def main() -> None:
@@ -49,7 +57,7 @@ def main() -> None:
             context = browser.new_context(
                 viewport=viewport,  # type: ignore[arg-type]
                 color_scheme=scheme,  # type: ignore[arg-type]
-                device_scale_factor=2 if viewport is PHONE else 1.5,
+                device_scale_factor=1.5,
             )
             page = context.new_page()
             page.goto(f"{server.url}/{'report' if tab == 'report' else '#' + tab}")
@@ -66,12 +74,17 @@ def main() -> None:
                 page.wait_for_selector("#download:visible")
             elif tab == "live":
                 page.wait_for_selector("#live-tiles div")
-                for number in range(40):
-                    texts = LINES * (1 + number % 4)
-                    page.request.post(f"{server.url}/compare", data={"texts": texts})
-                    page.wait_for_timeout(400)
+                page.click("#tab-batch")
+                page.fill("#lines", "\n".join(LINES * 800))
+                page.select_option("#batch-variant", "")
+                page.click("#batch-run")
+                page.click("#tab-live")
+                page.wait_for_timeout(35_000)
             page.wait_for_timeout(500)  # for what moves to have moved
-            page.screenshot(path=IMAGES / f"{name}.png", full_page=tab != "live")
+            if viewport is PHONE:
+                page.locator("#cards").scroll_into_view_if_needed()
+            whole = viewport is DESK and tab != "live"
+            save(page.screenshot(full_page=whole), IMAGES / f"{name}.png")
             context.close()
             print(f"docs/images/{name}.png")
 

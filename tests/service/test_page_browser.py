@@ -392,6 +392,13 @@ def test_live_charts_follow_the_metrics(open_page: Open) -> None:
         "() => /median [0-9]/.test(document.querySelector('#chart-latency svg').ariaLabel)"
     )
     assert chart.locator("polyline, circle").count() > 0
+    assert page.get_by_text("nothing compared yet").is_visible()
+    page.click("#tab-try")
+    classify(page, TEXT)
+    page.click("#tab-live")
+    page.wait_for_function(
+        "() => /this page (0|100)/.test(document.querySelector('#chart-agreement svg').ariaLabel)"
+    )
     answered = page.locator("#live-tiles div", has_text="texts answered").locator("dd")
     assert int(answered.inner_text().replace(",", "")) >= 20
 
