@@ -27,13 +27,11 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from service.classifier import Classifier
-from service.client_gone import EndsWithClient
 from service.endpoints import (
     bentoml_schema,
     compare,
@@ -48,12 +46,12 @@ from service.endpoints import (
 from service.endpoints.json_body import json_body
 from service.engine import Answer
 from service.errors import RequestError
-from service.lifecycle import ClosesWhileStopping, Lifecycle
+from service.exchange import Exchange
+from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.middleware import error_response
 from service.reload import Reloader
 from service.schemas import JsonRequest, parse
-from service.server_timing import ServerTiming
 from service.settings import Settings
 from service.variants import Variants
 
@@ -93,11 +91,6 @@ class Api:
             routes.append(Route("/", _nothing, methods=["GET"]))  # else BentoML's page is there
         return Starlette(
             routes=routes,
-            middleware=[
-                Middleware(ClosesWhileStopping, lambda: self.stopping),
-                Middleware(ServerTiming),
-                Middleware(EndsWithClient),
-            ],
             exception_handlers={RequestError: _request_error},
             lifespan=self._lifespan,
         )
@@ -106,6 +99,10 @@ class Api:
     def variants(self) -> Variants:
         """The models in use; look again after whatever was awaited."""
         return self.classifier.variants
+
+    def exchange(self, app: Starlette) -> Exchange:
+        """What is to be served of `app`, which `app()` made."""
+        return Exchange(app, lambda: self.stopping)
 
     def deadline(self) -> float:
         """The time of the event loop by which a request that arrives now must be answered."""

@@ -101,7 +101,7 @@ def front(bentoml_app: ASGIApp) -> ASGIApp:
     # A request has `timeout_seconds` at most, so that is enough to finish those that were accepted.
     api.lifecycle = Lifecycle(settings.drain_seconds, settings.timeout_seconds, api.reload_here)
     api.lifecycle.install()
-    return guarded(own, bentoml_app, own.routes, settings, api.metrics)
+    return guarded(api.exchange(own), bentoml_app, own.routes, settings, api.metrics)
 
 
 crisp.add_asgi_middleware(MovesToTheFront, build=front)

@@ -136,7 +136,6 @@ class Batcher(Generic[M, R]):
             lane.used = max(lane.used, self._lanes_clock)
         lane.users += 1
         lane.queue.add(request)
-        self._tell(lane)
         self._soon()
         try:
             await request.done
@@ -145,7 +144,6 @@ class Batcher(Generic[M, R]):
                 expiry.cancel()
             lane.queue.remove(request)
             self._leave(lane, 1)
-            self._tell(lane)
         rows: list[R] = request.rows  # type: ignore[assignment]  # none is missing now
         waited = self._clock() - request.added - request.running
         return rows, Spent(max(0.0, waited), request.running)
@@ -154,8 +152,8 @@ class Batcher(Generic[M, R]):
         if self._observer and not lane.background:
             same = [other for other in self.lanes if other.name == lane.name]
             front = [other for other in same if not other.background]
-            users, tokens = sum(each.users for each in front), sum(each.tokens for each in front)
-            self._observer.queued(lane.name, users, tokens)
+            requests = sum(len(each.queue) for each in front)
+            self._observer.queued(lane.name, requests, sum(each.tokens for each in front))
 
     def _soon(self) -> None:
         """Starts what can run when all that the event loop has in hand has been added."""
@@ -176,6 +174,7 @@ class Batcher(Generic[M, R]):
             sequences = [request.sequences[position] for request, position in run.texts]
             execution = asyncio.ensure_future(self._execute(run.lane.model, sequences))
             execution.add_done_callback(partial(self._finished, run))
+            self._tell(run.lane)
 
     def _next(self) -> Run[M, R] | None:
         while self._again:
@@ -218,6 +217,7 @@ class Batcher(Generic[M, R]):
         if self._observer:
             speed = run.lane.speed.tokens_per_second or 0.0
             self._observer.ran(run.lane.name, len(run.texts), run.tokens, seconds, speed)
+        if not self.running:
             self._tell(run.lane)
 
 

@@ -16,14 +16,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
-import numpy as np
-import numpy.typing as npt
 from tokenizers import Encoding
 
 from service import server_timing
 from service.admission import Limits, Refused
 from service.batcher import Batcher
-from service.engine import Answer, Engine, Timing
+from service.engine import Answer, Engine, Row, Timing
 from service.errors import RequestError
 from service.lanes import Expired, Ids, Lane
 from service.metrics import Metrics
@@ -32,8 +30,6 @@ from service.settings import Settings
 from service.shadow import Shadow
 from service.token_estimate import TokenEstimate
 from service.variants import Variants
-
-Row = npt.NDArray[np.float32]  # logits [C]
 
 # Characters that are tokenised in the event loop, in about a millisecond; a thread costs a fifth.
 _INLINE_CHARACTERS = 2_000
@@ -139,9 +135,8 @@ class Classifier:
             tokenized = perf_counter()
         estimate.learn(texts, sequences)
         rows, spent = await self.batcher.submit(lane, sequences, deadline)
-        logits = np.stack(rows) if rows else np.empty((0, len(engine.manifest.labels)), "f4")
         timing = Timing(1e3 * spent.queue, 1e3 * (tokenized - began), 1e3 * spent.inference)
-        return engine.answer(encodings, logits, timing)
+        return engine.answer(encodings, rows, timing)
 
     async def _tokenize(self, engine: Engine, texts: Sequence[str]) -> list[Encoding]:
         if sum(map(len, texts)) <= _INLINE_CHARACTERS:
@@ -151,7 +146,7 @@ class Classifier:
 
     def _execute(self, engine: Engine, sequences: Sequence[Ids]) -> asyncio.Future[Sequence[Row]]:
         loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._runs, _finite_logits, engine, sequences)
+        return loop.run_in_executor(self._runs, engine.rows, sequences)
 
     def _refused(self, refused: Refused) -> RequestError:
         self.metrics.rejections.labels(refused.reason).inc()
@@ -173,10 +168,3 @@ class Classifier:
             return RequestError(504, "timeout", f"{late}: send fewer texts in one request")
         message = f"{late} because others were before: try again later"
         return RequestError(503, "overloaded", message, retry_after=1)
-
-
-def _finite_logits(engine: Engine, sequences: Sequence[Ids]) -> Sequence[Row]:
-    logits = engine.logits(sequences)
-    if not np.isfinite(logits).all():
-        raise FloatingPointError(f"{engine.folder.path} gave a score that is no finite number")
-    return list(logits)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,13 @@ class Timing:
     queue_ms: float
     tokenize_ms: float
     inference_ms: float
+
+
+class Row(NamedTuple):
+    """What the model says of one text: for each label, in the manifest's order."""
+
+    logits: list[float]
+    probabilities: list[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +121,32 @@ class Engine:
         started = perf_counter()
         encodings = self.tokenize(texts)
         tokenized = perf_counter()
-        logits = self.logits([encoding.ids for encoding in encodings])
+        rows = self.rows([encoding.ids for encoding in encodings])
         finished = perf_counter()
         timing = Timing(0.0, 1e3 * (tokenized - started), 1e3 * (finished - tokenized))
-        return self.answer(encodings, logits, timing)
+        return self.answer(encodings, rows, timing)
 
     def tokenize(self, texts: Sequence[str]) -> list[Encoding]:
         """The tokens of each text, as many as the model reads, without their places in it."""
         return self._tokenizer.encode_batch_fast(list(texts))
 
-    def answer(
-        self, encodings: Sequence[Encoding], logits: npt.NDArray[np.float32], timing: Timing
-    ) -> Answer:
-        """What logits [B, C] say of the texts that became these B encodings, as an answer."""
-        predictions = self.predictions(logits, encodings)
-        return Answer(predictions, timing, logits.tolist(), self.manifest)
+    def rows(self, sequences: Sequence[Sequence[int]]) -> list[Row]:
+        """Runs the graph over sequences of token ids; raises ModelFolderError where it gives a
+        number that is not finite."""
+        logits = self.logits(sequences)
+        if not np.isfinite(logits).all():
+            raise ModelFolderError(
+                f"{self.folder.path} gave a score that is no finite number; export it again"
+            )
+        return [Row(*row) for row in zip(logits.tolist(), softmax(logits).tolist(), strict=True)]
+
+    def answer(self, encodings: Sequence[Encoding], rows: Sequence[Row], timing: Timing) -> Answer:
+        """What the model said, in `rows`, of the texts that became these encodings."""
+        predictions = [
+            self._prediction(row.probabilities, encoding)
+            for row, encoding in zip(rows, encodings, strict=True)
+        ]
+        return Answer(predictions, timing, [row.logits for row in rows], self.manifest)
 
     def encode(self, text: str) -> Encoding:
         """The tokens of `text` with their places in it, which `predict` does without."""

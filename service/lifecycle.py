@@ -4,9 +4,6 @@ SIGTERM, SIGINT  not ready any more at once. Goes on answering for `drain_second
                  spreads requests over several services can notice; then takes no more, finishes
                  what it has within `stop_seconds`, and ends. A second SIGINT ends it at once.
 SIGHUP           loads the models anew and takes them if they are good (`service/reload.py`).
-
-While it drains, every answer closes its connection: a client that keeps connections open would else
-send its next request just when the server closes.
 """
 
 from __future__ import annotations
@@ -16,8 +13,6 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
-
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("crisp.service")
 
@@ -72,23 +67,3 @@ class Lifecycle:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # it has been logged
-
-
-class ClosesWhileStopping:
-    """ASGI middleware; see above."""
-
-    def __init__(self, app: ASGIApp, is_stopping: Callable[[], bool]) -> None:
-        self.app = app
-        self._is_stopping = is_stopping
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._is_stopping():
-            await self.app(scope, receive, send)
-            return
-
-        async def last(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-            await send(message)
-
-        await self.app(scope, receive, last)

@@ -70,7 +70,7 @@ class Metrics:
 
         # The queue.
         self.queue_tokens = gauge("queue_tokens", "Tokens that wait for a run.", "variant")
-        self.queue_requests = gauge("queue_requests", "Requests that wait or run.", "variant")
+        self.queue_requests = gauge("queue_requests", "Requests that wait for a run.", "variant")
         self.wait_seconds = histogram(
             "wait_seconds", "From tokens in the queue to the start of their first run.", "variant"
         )

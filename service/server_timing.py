@@ -8,13 +8,25 @@ Milliseconds, as in the `timing` of an answer; added up where a request asks sev
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.engine import Timing
 
 _noted: ContextVar[list[Timing] | None] = ContextVar("server_timing", default=None)
+
+
+@contextmanager
+def noted() -> Iterator[list[Timing]]:
+    """The list to which `note` adds within the context."""
+    token = _noted.set([])
+    try:
+        timings = _noted.get()
+        assert timings is not None
+        yield timings
+    finally:
+        _noted.reset(token)
 
 
 def note(timing: Timing) -> None:
@@ -24,31 +36,8 @@ def note(timing: Timing) -> None:
         timings.append(timing)
 
 
-class ServerTiming:
-    """ASGI middleware that writes the header into answers for which something was noted."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        timings: list[Timing] = []
-
-        async def timed(message: Message) -> None:
-            if timings and message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), _header(timings)]
-            await send(message)
-
-        token = _noted.set(timings)
-        try:
-            await self.app(scope, receive, timed)
-        finally:
-            _noted.reset(token)
-
-
-def _header(timings: list[Timing]) -> tuple[bytes, bytes]:
+def header(timings: list[Timing]) -> tuple[bytes, bytes]:
+    """The header for `timings`."""
     queue = sum(each.queue_ms for each in timings)
     tokenize = sum(each.tokenize_ms for each in timings)
     inference = sum(each.inference_ms for each in timings)

@@ -11,11 +11,8 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 from service.batcher import Batcher
-from service.engine import Engine, Prediction
+from service.engine import Engine, Prediction, Row
 from service.lanes import Expired
 from service.metrics import Metrics
 from service.variants import Variants
@@ -30,7 +27,7 @@ class Shadow:
 
     def __init__(
         self,
-        batcher: Batcher[Engine, npt.NDArray[np.float32]],
+        batcher: Batcher[Engine, Row],
         variants: Variants,
         share: float,
         metrics: Metrics,
@@ -79,7 +76,7 @@ class Shadow:
             return
         labels = self._engine.manifest.labels
         same = sum(
-            labels[int(row.argmax())] == prediction.label
+            labels[row.logits.index(max(row.logits))] == prediction.label
             for row, prediction in zip(rows, predictions, strict=True)
         )
         self._texts.labels(variant, "agree").inc(same)

@@ -37,7 +37,7 @@ def client_of(app: ASGIApp) -> httpx.AsyncClient:
 @contextlib.asynccontextmanager
 async def started(api: Api) -> AsyncIterator[httpx.AsyncClient]:
     app = api.app()
-    async with app.router.lifespan_context(app), client_of(app) as client:
+    async with app.router.lifespan_context(app), client_of(api.exchange(app)) as client:
         yield client
 
 
