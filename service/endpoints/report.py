@@ -23,7 +23,7 @@ _POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; frame-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-# The load test's report brings its styles and pictures in itself, and offers its JSON as a download.
+# The load test's report brings its styles and pictures with it, and offers its JSON as a download.
 # In the sandbox it is an origin of its own, which runs no script and can load and send nothing.
 _LOAD_POLICY = (
     "sandbox allow-downloads; default-src 'none'; style-src 'unsafe-inline'; img-src data:; "

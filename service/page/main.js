@@ -47,10 +47,12 @@ function startKey() {
   const show = () => {
     form.hidden = false;
     open.hidden = false;
+    byId("key-forget").hidden = !apiKey.get();
   };
   open.hidden = !apiKey.get();
   open.addEventListener("click", () => {
-    form.hidden = !form.hidden;
+    if (form.hidden) show();
+    else form.hidden = true;
     if (!form.hidden) byId("key").focus();
   });
   document.addEventListener("crisp:key", () => {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -230,3 +231,18 @@ def test_scores_are_sorted_and_of_the_function_named(rows: list[tuple[float, ...
                 assert all(0 <= value <= 1 for value in values)
             if transform == "softmax":
                 assert np.isclose(sum(values), 1)
+
+
+def examples() -> list[str]:
+    page = Path(__file__).resolve().parent.parent.parent / "docs" / "clients.md"
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("example", examples())
+def test_the_clients_of_the_documentation_work(server: Server, example: str) -> None:
+    assert "http://127.0.0.1:3000" in example
+    code = example.replace("http://127.0.0.1:3000", server.url)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "positive" in done.stdout or "negative" in done.stdout

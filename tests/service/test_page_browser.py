@@ -43,7 +43,7 @@ def server(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     port = free_port()
     command = crisp("serve", "--models", str(models_dir), "--port", str(port), "--threads", "1")
     log = tmp_path_factory.mktemp("server") / "log"
-    with running(command, port, log, CRISP_MAX_TEXTS="10") as server:
+    with running(command, port, log, CRISP_MAX_TEXTS="10", CRISP_MAX_BODY_BYTES="20000") as server:
         yield server
 
 
@@ -360,6 +360,18 @@ def test_a_row_that_the_service_refuses_does_not_stop_the_rest(open_page: Open) 
     rows = downloaded(page)
     assert [bool(row["label"]) for row in rows] == [True, False, True, False]
     assert "surrogate" in rows[1]["error"]
+
+
+def test_requests_shrink_until_the_service_takes_them(open_page: Open) -> None:
+    page = open_page("#batch", expected="413")
+    texts = ["good " * 700] * 9 + ["bad " * 6000, "dull"]
+    page.fill("#lines", "\n".join(texts))
+    page.select_option("#batch-variant", "sparse")
+    page.click("#batch-run")
+    page.wait_for_selector("#download:visible")
+    rows = downloaded(page)
+    assert [bool(row["label"]) for row in rows] == [True] * 9 + [False, True]
+    assert "at most 20000 bytes" in rows[9]["error"]
 
 
 def test_a_run_can_be_stopped(open_page: Open) -> None:
