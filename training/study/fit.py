@@ -60,6 +60,15 @@ class FitState:
     parameters: Parameters
     curves: list[Epoch] = field(default_factory=list)
 
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.parameters.values())).device
+
+    def to(self, device: torch.device) -> FitState:
+        """The same on another device; random numbers are drawn on the CPU, whatever it is."""
+        moved = {name: tensor.to(device) for name, tensor in self.parameters.items()}
+        return FitState(self.seeds, moved, self.curves)
+
 
 def start(size: EncoderSize, seeds: Sequence[int]) -> FitState:
     return FitState(tuple(seeds), initial_parameters(size, seeds))
@@ -83,10 +92,10 @@ def train_epoch(
             torch.randperm(len(train), generator=torch.Generator().manual_seed(_mixed(s, epoch, 0)))
             for s in state.seeds
         ]
-    )
-    data = _Tensors(train)
-    right = torch.zeros(len(state.seeds))
-    lost = torch.zeros(len(state.seeds))
+    ).to(state.device)
+    data = _Tensors(train, state.device)
+    right = torch.zeros(len(state.seeds), device=state.device)
+    lost = torch.zeros(len(state.seeds), device=state.device)
     for parameter in state.parameters.values():
         parameter.requires_grad_()
     for chosen in order.split(optimisation.batch, dim=1):
@@ -126,11 +135,11 @@ def evaluate(
 ) -> tuple[Tensor, Tensor]:
     """Accuracy and mean cross-entropy of each seed, float [M] both, without dropout."""
     models = len(state.seeds)
-    right, lost = torch.zeros(models), torch.zeros(models)
-    data = _Tensors(examples)
+    right, lost = (torch.zeros(models, device=state.device) for _ in range(2))
+    data = _Tensors(examples, state.device)
     rows = max(1, _EVALUATION_ROWS // examples.tokens.shape[1])
     with torch.inference_mode():
-        for chosen in torch.arange(len(examples)).split(rows):
+        for chosen in torch.arange(len(examples), device=state.device).split(rows):
             every = chosen.expand(models, -1)
             logits = forward(
                 state.parameters, data.tokens[every], data.lengths[every], size, pattern
@@ -145,7 +154,7 @@ def save(file: Path, state: FitState) -> None:
     """Writes weights and curves as one safetensors file, whole or not at all."""
     facts = {"seeds": state.seeds, "curves": [asdict(epoch) for epoch in state.curves]}
     temporary = file.with_name(file.name + ".tmp")
-    tensors = {name: tensor.detach().contiguous() for name, tensor in state.parameters.items()}
+    tensors = {name: tensor.detach().cpu() for name, tensor in state.parameters.items()}
     save_file(tensors, temporary, metadata={"study": json.dumps(facts)})
     temporary.replace(file)
 
@@ -164,10 +173,10 @@ def load(file: Path) -> FitState:
 class _Tensors:
     """Examples as tensors."""
 
-    def __init__(self, examples: Examples) -> None:
-        self.tokens = torch.from_numpy(examples.tokens)
-        self.lengths = torch.from_numpy(examples.lengths)
-        self.labels = torch.from_numpy(examples.labels)
+    def __init__(self, examples: Examples, device: torch.device) -> None:
+        self.tokens = torch.from_numpy(examples.tokens).to(device)
+        self.lengths = torch.from_numpy(examples.lengths).to(device)
+        self.labels = torch.from_numpy(examples.labels).to(device)
 
 
 def _losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

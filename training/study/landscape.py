@@ -27,7 +27,8 @@ def direction(parameters: Parameters, seed: int) -> Parameters:
     found = {}
     for name in sorted(parameters):
         tensor = parameters[name]
-        drawn = torch.randn(tensor.shape[1:], generator=generator).expand_as(tensor)
+        drawn = torch.randn(tensor.shape[1:], generator=generator).to(tensor.device)
+        drawn = drawn.expand_as(tensor)
         axes = tuple(range(1, tensor.dim()))
         norms = tensor.square().sum(dim=axes, keepdim=True).sqrt()
         found[name] = drawn / drawn.square().sum(dim=axes, keepdim=True).sqrt() * norms

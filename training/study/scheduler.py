@@ -6,6 +6,7 @@ it. The same command goes on where a study was stopped.
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -39,13 +40,14 @@ def run_all(root: Path, runs: Sequence[Run], processes: int) -> dict[str, str]:
     waiting = [run for run in runs if run.prepare(root)]
     failed: dict[str, str] = {}
     active: list[_Process] = []
+    started = itertools.count()
     ended: list[Run] = [run for run in runs if run not in waiting]
     patience = 0.5 if sys.stderr.isatty() else 30.0
     bar = tqdm(total=round(sum(run.work for run in runs), 2), mininterval=patience, bar_format=_BAR)
     try:
         while waiting or active:
             while waiting and len(active) < processes:
-                active.append(_started(waiting.pop(0), root, processes))
+                active.append(_started(waiting.pop(0), root, processes, next(started)))
             time.sleep(_POLL)
             for each in [each for each in active if each.process.poll() is not None]:
                 active.remove(each)
@@ -78,7 +80,7 @@ def _show(bar: tqdm[Any], done: float, text: str) -> None:
     bar.update(max(0.0, done - bar.n))
 
 
-def _started(run: Run, root: Path, processes: int) -> _Process:
+def _started(run: Run, root: Path, processes: int, number: int) -> _Process:
     folder = run.folder(root)
     for name in (FAILURE_FILE, RESULT_FILE):  # a result that fewer epochs have made
         (folder / name).unlink(missing_ok=True)
@@ -90,9 +92,17 @@ def _started(run: Run, root: Path, processes: int) -> _Process:
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        env={"OMP_NUM_THREADS": str(threads)} | os.environ,
+        env={"OMP_NUM_THREADS": str(threads)} | os.environ | _gpu(number),
     )
     return _Process(run, folder, process, log)
+
+
+def _gpu(number: int) -> dict[str, str]:
+    """Which GPU a run sees, in turns, where there are several and nobody has chosen."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return {}
+    count = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    return {"CUDA_VISIBLE_DEVICES": str(number % count)} if count > 1 else {}
 
 
 def _why(ended: _Process) -> str:

@@ -112,6 +112,7 @@ def _train(
 ) -> fit.FitState:
     file = folder / STATE_FILE
     state = fit.load(file) if file.is_file() else fit.start(settings.size, settings.seeds)
+    state = state.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     optimisation = fit.Optimisation(
         settings.learning_rate, settings.decay, settings.batch, settings.clip, settings.dropout
     )

@@ -139,7 +139,9 @@ def model_rows(
             found[m][block].append(rows_of(one, real, measured))
 
     count = min(len(examples), BATCHES * BATCH)
-    tokens, lengths = torch.from_numpy(examples.tokens), torch.from_numpy(examples.lengths)
+    device = parameters["embedding"].device
+    tokens = torch.from_numpy(examples.tokens).to(device)
+    lengths = torch.from_numpy(examples.lengths).to(device)
     with torch.inference_mode():
         for chosen in torch.arange(count).split(BATCH):
             every = chosen.expand(models, -1)
