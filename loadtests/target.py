@@ -106,15 +106,16 @@ def started(
     *,
     shown: str | None = None,
     environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
     timeout: float = 120.0,
 ) -> Iterator[Target]:
     """Starts a server that will listen on `port`, waits until it is ready, stops it at the end.
 
-    `shown` is the command as reports have it; `environment` is added to this process's. Raises
-    LoadTestError as `started_service`.
+    `shown` is the command as reports have it; `environment` is added to this process's;
+    `folder` is the one to start in. Raises LoadTestError as `started_service`.
     """
-    with tempfile.TemporaryDirectory(prefix="crisp-loadtest-") as folder:
-        log = Path(folder) / "server.log"
+    with tempfile.TemporaryDirectory(prefix="crisp-loadtest-") as temporary:
+        log = Path(temporary) / "server.log"
         with log.open("wb") as stream:
             # A session of its own: Ctrl-C reaches it through us, after the results are safe.
             process = subprocess.Popen(
@@ -123,6 +124,7 @@ def started(
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
+                cwd=folder,
                 start_new_session=True,
             )
         family: list[psutil.Process] = []

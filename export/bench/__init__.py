@@ -13,6 +13,7 @@ contenders.py     opens a session for each: stock, peers, the models
 measure.py        runs every contender on the same batches, in turn
 roofline.py       the peak of this machine, and the multiply-adds of a text
 accuracy.py       accuracy of every contender
+peer_models.py    the weights as other servers want them
 profile.py        the share of each operator
 report.py         medians, ratios, rates, the JSON
 tables.py         the same for the terminal

@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,17 @@ def openvino_entries(
     for _, facts in entries:
         facts.update(settings)
     return entries
+
+
+def save_int8(
+    model: DistilBertForSequenceClassification, texts: Sequence[list[int]], file: Path
+) -> None:
+    """Writes the int8 model, calibrated on `texts` (token ids), as OpenVINO's own format."""
+    quantized = _quantized(_converted(model), texts)
+    with _quiet():
+        import openvino
+
+        openvino.save_model(quantized, file)
 
 
 @contextlib.contextmanager

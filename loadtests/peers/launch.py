@@ -32,7 +32,7 @@ Command = Callable[[Path, int], list[str]]  # of the environment's bin folder an
 @dataclass(frozen=True)
 class Peer:
     """`serves` says what, for the report; `variant` is the model's name where the adapter has one.
-    `environment` is what its documentation wants set."""
+    `environment` is what its documentation wants set, `folder` where it is started."""
 
     serves: str
     precision: str
@@ -41,6 +41,7 @@ class Peer:
     needs: tuple[str, ...]  # in MODELS
     variant: str = "dense"
     environment: tuple[tuple[str, str], ...] = ()
+    folder: Path | None = None
 
 
 def _uvicorn(app: str) -> Command:
@@ -62,10 +63,9 @@ def _litserve(bin_folder: Path, port: int) -> list[str]:
 
 def _infinity(bin_folder: Path, port: int) -> list[str]:
     return [
-        *(str(bin_folder / "infinity_emb"), "v2", "--model-id", str(MODELS / "transformers")),
-        *("--served-model-name", "dense", "--engine", "torch", "--device", "cpu"),
-        *("--host", HOST, "--port", str(port), "--no-bettertransformer", "--log-level", "warning"),
-        *("--batch-size", "32", "--no-model-warmup"),
+        *(str(bin_folder / "infinity_emb"), "v2", "--model-id", "."),  # in the model's folder
+        *("--served-model-name", "dense", "--engine", "optimum", "--device", "cpu"),
+        *("--host", HOST, "--port", str(port), "--log-level", "warning", "--no-model-warmup"),
     ]
 
 
@@ -89,7 +89,15 @@ PEERS: dict[str, Peer] = {
         ("openvino-int8.xml",),
     ),
     "litserve": Peer("LitServe, ONNX Runtime, fused", "fp32", "plain", _litserve, ("fp32.onnx",)),
-    "infinity": Peer("Infinity, torch", "fp32", "infinity", _infinity, ("transformers",)),
+    "infinity": Peer(
+        "Infinity, its ONNX engine",
+        "fp32",
+        "infinity",
+        _infinity,
+        ("transformers",),
+        folder=MODELS / "transformers",  # its ONNX engine finds no file by a full path
+        environment=(("INFINITY_ANONYMOUS_USAGE_STATS", "0"), ("DO_NOT_TRACK", "1")),
+    ),
 }
 
 
@@ -124,7 +132,13 @@ def started_peer(name: str, *, timeout: float = 180.0) -> Iterator[Contender]:
     command = peer.command(bin_folder, port)
     shown = " ".join(word.replace(f"{FOLDER.parents[1]}/", "") for word in command)
     with started(
-        command, port, peer.adapter, shown=shown, environment=variables, timeout=timeout
+        command,
+        port,
+        peer.adapter,
+        shown=shown,
+        environment=variables,
+        folder=peer.folder,
+        timeout=timeout,
     ) as target:
         yield Contender(name, target, peer.variant, own=False, facts=_facts(peer))
 
