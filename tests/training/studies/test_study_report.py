@@ -134,7 +134,9 @@ def test_who_is_faster_and_how_sure_that_is() -> None:
     assert topk[2:5] == ["5 of 5", "2", "faster"]
     assert band[2:5] == ["0 of 5", "not reached", "slower"]
     assert float(topk[6].strip("< ")) < 0.05
-    assert full[7] == "100.0 (50.0 to 100.0)"
+    assert full[7] == topk[6]
+    assert topk[7] == "–"
+    assert full[8] == "100.0 (50.0 to 100.0)"
     assert "reaches 51.0 %" in table
 
 

@@ -1,0 +1,91 @@
+"""The Semantic Focus study end to end, in small: every task and every mechanism leaves a result
+that the report understands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training.pattern import AttentionPattern
+from training.study.focus_report import condition_table, settings_of, slope_table, speed_table
+from training.study.mechanisms import MECHANISMS, mechanism
+from training.study.runs import read_results
+from training.study.semantic_focus import STUDY, FocusSettings, execute
+from training.study.tasks.registry import TASKS
+
+SETTINGS = {
+    "seeds": (0, 1),
+    "length": 14,
+    "blocks": 1,
+    "train": 40,
+    "held_out": 10,
+    "epochs": 1,
+    "learning_rate": 0.1,
+    "decay": 0.99,
+    "landscape_steps": 2,
+    "landscape_examples": 5,
+}
+
+
+def carry_out(root: Path, task: str, name: str) -> FocusSettings:
+    settings = FocusSettings.from_dict(SETTINGS | {"task": task, "mechanism": name})
+    run = settings.run()
+    run.prepare(root)
+    execute(run.folder(root), run.settings)
+    return settings
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_runs(task: str, tmp_path: Path) -> None:
+    settings = carry_out(tmp_path, task, "topk-5")
+    (found,) = read_results(tmp_path, STUDY)
+    assert found["settings"]["task"] == task
+    assert 0 < found["chance"] < 1
+    for curve in found["curves"].values():
+        assert len(curve) == 1
+        assert len(curve[0]) == 2
+    # 10 batches of 100 are more than there are; each text has as many rows as symbols.
+    rows = found["stability"]["pooled"]["rows"]
+    assert 0 < rows <= 2 * 40 * settings.length
+    assert len(found["stability"]["by_seed"]) == 2
+    assert len(found["landscape"]["slopes"]) == 2
+    assert settings_of([found])
+
+
+def test_every_mechanism_runs_and_is_reported(tmp_path: Path) -> None:
+    for name in MECHANISMS:
+        carry_out(tmp_path, "even-pairs", name)
+    results = read_results(tmp_path, STUDY)
+    ((_, found),) = settings_of(results).items()
+    assert list(found) == list(MECHANISMS)
+    for table in (speed_table(found), condition_table(found), slope_table(found)):
+        for name in MECHANISMS:
+            assert f"| {name} |" in table
+    losses = {name: result["curves"]["held_out_loss"][0][0] for name, result in found.items()}
+    # Other links, other losses: 14 symbols give every mechanism links of its own.
+    assert len(set(losses.values())) == len(losses)
+
+
+def test_mechanisms_are_those_of_the_paper_and_the_controls() -> None:
+    assert mechanism("full") == AttentionPattern("dense")
+    assert mechanism("band-9-3") == AttentionPattern("band", window=9, globals=3)
+    assert mechanism("block-5") == AttentionPattern("block", size=5, globals=0)
+    assert mechanism("bottomk-9") == AttentionPattern("bottomk", k=9)
+    assert len(MECHANISMS) == 1 + 2 * (3 + 3 + 3)
+
+
+def test_the_full_settings_are_the_papers() -> None:
+    listops, parity = TASKS["listops"], TASKS["parity"]
+    assert (listops.length, listops.blocks, listops.learning_rate, listops.decay) == (
+        600,
+        10,
+        1.0,
+        0.99,
+    )
+    assert (parity.length, parity.blocks, parity.learning_rate, parity.decay) == (
+        40,
+        5,
+        0.1,
+        0.9995,
+    )
