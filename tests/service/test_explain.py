@@ -28,7 +28,7 @@ from service.api import Api
 from service.engine import Engine
 from service.explain import ExplainedModel, Explanation, explain
 from service.explained_graph import explained_graph
-from service.settings import Settings
+from service.settings import BUNDLED_MODELS, Settings
 from training import pruned_model
 from training.attention.registry import CONFIG_FIELD
 from training.pattern import AttentionPattern
@@ -302,3 +302,20 @@ def test_a_turn_that_does_not_come_is_a_503(
     assert first.status_code == 200  # it had its turn
     assert second.status_code == 503
     assert second.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("variant", ["dense", "sparse"])
+def test_the_bundled_models_are_explained(variant: str) -> None:
+    engine = Engine.load(BUNDLED_MODELS / variant, threads=1)
+    model = ExplainedModel(engine.folder, engine.library)
+    for text in ("Well made.", "A warm, funny film that never talks down to its audience. " * 60):
+        found = explain(engine, model, text)
+        (expected,) = engine.predict([text]).predictions
+        assert found.prediction.scores == pytest.approx(expected.scores, abs=1e-5)
+        assert len(found.layers) == 6
+        kept = [layer.passed_on for layer in found.layers]
+        assert kept == sorted(kept, reverse=True)
+        assert (kept[-1] < len(found.tokens)) == (variant == "sparse" and len(found.tokens) > 8)
+        for number, layer in enumerate(found.layers):
+            total = sum(t.received[number] for t in found.tokens if len(t.received) > number)
+            assert total == pytest.approx(layer.tokens if layer.queries == "all" else 1, abs=1e-2)
