@@ -7,6 +7,7 @@ code 2.
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import typer
@@ -20,6 +21,7 @@ from loadtests.errors import LoadTestError
 from service.errors import ServiceError
 from training.errors import TrainingError
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or our share of it
 # A package that an extra installs -> that extra.
 _EXTRA_OF = {
     **dict.fromkeys(
@@ -47,6 +49,11 @@ def main() -> None:
         app()  # Typer itself reports bad usage (exit code 2) and Ctrl-C
     except (TrainingError, ExportError, ServiceError, LoadTestError) as error:
         sys.exit(_complain(str(error)))
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        file = f" {error.filename}" if error.filename else ""
+        sys.exit(_complain(f"cannot write{file}: {error.strerror}; make room, and try again"))
     except ModuleNotFoundError as error:
         extra = _EXTRA_OF.get((error.name or "").split(".")[0])
         if extra is None:

@@ -8,10 +8,14 @@ import typer
 
 
 def write_atomically(file: Path, text: str) -> None:
-    """Writes `file`, UTF-8, whole or not at all."""
+    """Writes `file`, UTF-8, whole or not at all; raises OSError where the disk is full."""
     temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def output_file(json_option: str | None) -> Path | None:
