@@ -8,50 +8,19 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from fake_service import MODELS, fake_service
+from fake_service import fake_service
 from rich.console import Console
+from simulated import Simulated, contenders, nothing
 
 from loadtests import results
 from loadtests.campaign import Campaign, Contender, Plan, passes
 from loadtests.capacity import Interval
 from loadtests.errors import LoadTestError
 from loadtests.measurement import Measurement
-from loadtests.open_loop import OpenLoop
 from loadtests.sender import Load
-from loadtests.target import Target, running_service
+from loadtests.target import running_service
 
 PLAN = Plan(slo_ms=100, budget=0.5, fractions=(0.5, 1.1))
-
-
-class Simulated(OpenLoop):
-    """In the place of generator processes: what servers with these limits, in requests/s, answer.
-
-    Up to its limit a server takes 20 ms, beyond it 500 ms.
-    """
-
-    def __init__(self, limits: dict[str, float], fault: str | None = None) -> None:
-        self.limits, self.fault = limits, fault
-        self.loads: list[Load] = []
-
-    def run(self, load: Load, **_: Any) -> Measurement:
-        self.loads.append(load)
-        limit = self.limits[load.variant]
-        found = Measurement(planned=1000, sent=1000, seconds=load.seconds)
-        if self.fault is not None:
-            found.faults[self.fault] = 1000
-            return found
-        found.right = round(min(max(limit, 1), load.rate) * load.seconds)
-        found.latency.record(20.0 if load.rate <= limit else 500.0)
-        return found
-
-
-def nothing(*_: Any) -> None:
-    """No progress is shown."""
-
-
-def contenders(url: str, own: tuple[str, ...], *others: str) -> list[Contender]:
-    target = Target(url, MODELS, alive=lambda: None)
-    return [Contender(n, target, n, own=n in own) for n in (*own, *others)]
 
 
 def run(limits: dict[str, float], plan: Plan = PLAN, *others: str) -> Campaign:
