@@ -128,6 +128,8 @@ class Engine:
 
     def tokenize(self, texts: Sequence[str]) -> list[Encoding]:
         """The tokens of each text, as many as the model reads, without their places in it."""
+        if len(texts) == 1:  # not worth waking other threads
+            return [self._tokenizer.encode(texts[0])]
         return self._tokenizer.encode_batch_fast(list(texts))
 
     def rows(self, sequences: Sequence[Sequence[int]]) -> list[Row]:

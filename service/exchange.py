@@ -48,32 +48,33 @@ class Exchange:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        with server_timing.noted() as timings:
-            stopping = self._is_stopping()
+        client = _Client(receive, send)
+        stopping = self._is_stopping()
+        token, timings = server_timing.begin()
 
-            async def completed(message: Message) -> None:
-                if message["type"] == "http.response.start" and (timings or stopping):
-                    headers = message["headers"] = list(message.get("headers", ()))
-                    if timings:
-                        headers.append(server_timing.header(timings))
-                    if stopping:
-                        headers.append(_CLOSE)
-                await client.send(message)
+        async def completed(message: Message) -> None:
+            if message["type"] == "http.response.start" and (timings or stopping):
+                headers = message["headers"] = list(message.get("headers", ()))
+                if timings:
+                    headers.append(server_timing.header(timings))
+                if stopping:
+                    headers.append(_CLOSE)
+            await client.send(message)
 
-            client = _Client(receive, send)
-            try:
-                endpoint = self._endpoints.get((scope["method"], scope["path"]))
-                if endpoint is None:
-                    await self.app(scope, client.receive, completed)
-                else:
-                    response = await endpoint(Request(scope, client.receive))
-                    await response(scope, client.receive, completed)
-            except asyncio.CancelledError:
-                if not client.gone:
-                    raise
-                client.task.uncancel()
-            finally:
-                client.stop_watching()
+        try:
+            endpoint = self._endpoints.get((scope["method"], scope["path"]))
+            if endpoint is None:
+                await self.app(scope, client.receive, completed)
+            else:
+                response = await endpoint(Request(scope, client.receive))
+                await response(scope, client.receive, completed)
+        except asyncio.CancelledError:
+            if not client.gone:
+                raise
+            client.task.uncancel()
+        finally:
+            client.stop_watching()
+            server_timing.end(token)
 
 
 class _Client:

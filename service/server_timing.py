@@ -8,25 +8,21 @@ Milliseconds, as in the `timing` of an answer; added up where a request asks sev
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 
 from service.engine import Timing
 
 _noted: ContextVar[list[Timing] | None] = ContextVar("server_timing", default=None)
 
 
-@contextmanager
-def noted() -> Iterator[list[Timing]]:
-    """The list to which `note` adds within the context."""
-    token = _noted.set([])
-    try:
-        timings = _noted.get()
-        assert timings is not None
-        yield timings
-    finally:
-        _noted.reset(token)
+def begin() -> tuple[Token[list[Timing] | None], list[Timing]]:
+    """What `end` takes when the request is over, and the list to which `note` adds until then."""
+    timings: list[Timing] = []
+    return _noted.set(timings), timings
+
+
+def end(token: Token[list[Timing] | None]) -> None:
+    _noted.reset(token)
 
 
 def note(timing: Timing) -> None:
