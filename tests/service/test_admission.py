@@ -1,0 +1,160 @@
+"""Who is let in: estimates against a simulated machine, and what an overloaded service says."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_batcher import MODELS, PER_TOKEN, START, Machine
+from virtual_time import simulate
+
+from service.admission import Limits, Refused
+from service.batcher import Batcher
+from service.speed import Speed
+from service.token_estimate import TokenEstimate
+
+
+class Desk:
+    """A batcher whose requests pass admission, as in the service."""
+
+    def __init__(self, limits: Limits) -> None:
+        loop = asyncio.get_running_loop()
+        self.batcher = Batcher[str, int](Machine().execute, limits, clock=loop.time)
+        self.lanes = {name: self.batcher.lane(name, name) for name in MODELS}
+        self.waits: list[tuple[float, float]] = []  # estimated and real seconds to the first run
+        self.refused: list[Refused] = []
+        self.answered: list[float] = []  # seconds from a request to its answer
+
+    async def ask(self, lengths: list[int], model: str = "sparse") -> None:
+        loop, lane = asyncio.get_running_loop(), self.lanes[model]
+        asked, tokens = loop.time(), sum(lengths)
+        estimate = self.batcher.wait(lane, tokens)
+        try:
+            with self.batcher.admitted(lane, tokens):
+                pass
+        except Refused as refused:
+            self.refused.append(refused)
+            return
+        _, spent = await self.batcher.submit(lane, [[0] * length for length in lengths])
+        self.answered.append(loop.time() - asked)
+        self.waits.append((estimate, spent.queue))
+
+
+def overloaded(rate: float, seconds: float, limits: Limits) -> Desk:
+    """Requests of 20 tokens, `rate` a second, evenly."""
+
+    async def scenario() -> Desk:
+        desk = Desk(limits)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(int(rate * seconds)):
+                group.create_task(desk.ask([20]))
+                await asyncio.sleep(1 / rate)
+        return desk
+
+    return simulate(scenario())
+
+
+CAPACITY = 200 / (START + 200 * PER_TOKEN) / 20  # requests of 20 tokens a second, in full runs
+
+
+@pytest.mark.parametrize("factor", [3, 10])
+def test_under_overload_the_machine_does_useful_work_alone(factor: int) -> None:
+    desk = overloaded(factor * CAPACITY, 20, Limits(batch_tokens=200, max_wait=1.0))
+    assert len(desk.answered) >= 0.9 * CAPACITY * 20
+    assert max(desk.answered) <= 1.0 + 2 * (START + 200 * PER_TOKEN)
+    assert {refused.reason for refused in desk.refused} == {"max_wait"}
+
+
+def test_below_its_capacity_nobody_is_refused() -> None:
+    desk = overloaded(0.8 * CAPACITY, 20, Limits(batch_tokens=200, max_wait=1.0))
+    assert not desk.refused
+
+
+def test_the_estimate_is_that_of_the_wait() -> None:
+    desk = overloaded(3 * CAPACITY, 10, Limits(batch_tokens=200, max_wait=2.0))
+    for estimate, waited in desk.waits[50:]:  # once the speed is known
+        assert estimate == pytest.approx(waited, rel=0.2, abs=START + 200 * PER_TOKEN)
+
+
+def test_other_models_count_as_much_as_they_will_take() -> None:
+    async def scenario() -> Desk:
+        desk = Desk(Limits(batch_tokens=200, max_wait=60))
+        for model in MODELS:
+            await desk.ask([20], model)  # their speeds become known
+        desk.waits.clear()
+        async with asyncio.TaskGroup() as group:
+            for model in MODELS:
+                for _ in range(100):
+                    group.create_task(desk.ask([20], model))
+        return desk
+
+    for estimate, waited in simulate(scenario()).waits:
+        assert waited <= estimate * 2 + 2 * (START + 200 * PER_TOKEN)
+        assert estimate <= 2 * 100 * 20 * (PER_TOKEN + START / 20) + START
+
+
+def test_an_idle_service_takes_a_request_of_any_size() -> None:
+    async def scenario() -> Desk:
+        desk = Desk(Limits(queue_tokens=100))
+        await desk.ask([50] * 100)
+        return desk
+
+    desk = simulate(scenario())
+    assert len(desk.answered) == 1
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    async def scenario() -> Desk:
+        desk = Desk(Limits(batch_tokens=100, queue_tokens=500, max_wait=60))
+        await desk.ask([20])
+        async with asyncio.TaskGroup() as group:
+            for _ in range(10):
+                group.create_task(desk.ask([100]))
+        return desk
+
+    desk = simulate(scenario())
+    assert {refused.reason for refused in desk.refused} == {"queue_full"}
+    assert all(refused.retry_after >= 1 for refused in desk.refused)
+    assert len(desk.answered) + len(desk.refused) == 11
+
+
+@given(waits=st.floats(0, 1e6))
+def test_retry_after_is_a_whole_number_of_seconds_at_least_one(waits: float) -> None:
+    refused = Refused("max_wait", waits, waits)
+    assert refused.retry_after == max(1, math.ceil(waits))
+
+
+@given(runs=st.lists(st.tuples(st.integers(1, 5000), st.floats(0.001, 5)), min_size=1, max_size=50))
+def test_a_speed_lies_within_those_of_the_runs(runs: list[tuple[int, float]]) -> None:
+    speed = Speed()
+    assert speed.tokens_per_second is None
+    assert speed.seconds(1000) == 0
+    for tokens, seconds in runs:
+        speed.ran(tokens, seconds)
+    speeds = [tokens / seconds for tokens, seconds in runs]
+    assert speed.tokens_per_second is not None
+    assert min(speeds) * (1 - 1e-9) <= speed.tokens_per_second <= max(speeds) * (1 + 1e-9)
+    assert speed.seconds(speed.tokens_per_second) == pytest.approx(1)
+
+
+def test_a_speed_follows_a_change_within_seconds() -> None:
+    speed = Speed()
+    for _ in range(100):
+        speed.ran(1000, 0.1)
+    for _ in range(20):
+        speed.ran(1000, 0.2)
+    assert speed.seconds(5000) == pytest.approx(1.0, rel=0.05)
+
+
+@given(rate=st.floats(0.05, 1), lengths=st.lists(st.integers(100, 400), min_size=300, max_size=400))
+def test_the_estimate_of_tokens_learns_the_language(rate: float, lengths: list[int]) -> None:
+    estimate = TokenEstimate(512)
+    for length in lengths:
+        tokens = min(512, 2 + round(rate * length))
+        estimate.learn(["x" * length], [[0] * tokens])
+    for length in (10, 100, 1000, 100_000):
+        expected = min(512, 2 + rate * length)
+        assert estimate.tokens(["x" * length]) == pytest.approx(expected, rel=0.35, abs=3)
