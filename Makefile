@@ -3,6 +3,7 @@
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 3000
+BASELINE ?= docs/results
 
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
@@ -19,7 +20,7 @@ OPS := .venv/.ops-built
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup serve test test-slow test-browser test-all lint format bench docs ops constraints clean
+.PHONY: help setup serve test test-slow test-browser test-all lint format bench bench-check peers docs ops constraints clean
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -55,6 +56,18 @@ format: $(EVERYTHING) ## let ruff and clang-format rewrite the sources
 
 bench: setup ## the engine against stock ONNX Runtime
 	$(BIN)/crisp bench
+
+bench-check: setup ## fail where a ratio dropped beyond noise (BASELINE=, results of this machine)
+	mkdir -p results
+	$(BIN)/crisp bench --workloads sst-b1,imdb-b1,n512-b1 --peers none --seconds 60 \
+	  --json results/bench-check.json
+	$(BIN)/crisp loadtest --workload mixed --slo-ms 200 --budget 240 \
+	  --json results/loadtest-check.json
+	$(BIN)/python -m loadtests.changes results/bench-check.json $(BASELINE)/bench.json
+	$(BIN)/python -m loadtests.changes results/loadtest-check.json $(BASELINE)/loadtest.json
+
+peers: $(EVERYTHING) ## install the servers that `crisp loadtest --peers` compares with
+	loadtests/peers/setup.sh
 
 docs: $(EVERYTHING) ## write docs/cli.md anew from the commands' help
 	$(BIN)/python tests/test_command_line.py > docs/cli.md.tmp

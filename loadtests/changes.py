@@ -24,6 +24,9 @@ from rich.table import Table
 from loadtests.capacity import Interval, more_than_noise
 from loadtests.errors import LoadTestError
 
+# What load tests must have in common: lengths, objective and arrivals decide who is ahead.
+_SAME = ("slo_ms", "workload", "texts", "batch", "arrivals")
+
 
 @dataclass(frozen=True)
 class Change:
@@ -64,6 +67,12 @@ def changes(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[Change]:
 
 
 def _of_load_test(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[Change]:
+    for key in _SAME:
+        if new["plan"][key] != old["plan"][key]:
+            raise LoadTestError(
+                f"the two load tests differ in {key} ({old['plan'][key]}, now {new['plan'][key]}), "
+                "so their ratios are of different things"
+            )
     for name, against in new["ratios"].items():
         for other in against:
             first, second = _rounds(new, name, other), _rounds(old, name, other)
@@ -123,7 +132,16 @@ def main(
         found = changes(*documents)
     except LoadTestError as error:
         raise SystemExit(f"error: {error}") from None
-    show(Console(), found)
+    machines = [str(d.get("environment", {}).get("processor")) for d in documents]
+    console = Console()
+    if machines[0] != machines[1]:
+        console.print(
+            f"{old} was measured on another machine ({machines[1]}, here {machines[0]}), and other "
+            "instructions give other ratios: measure a baseline here first",
+            style="yellow",
+            markup=False,
+        )
+    show(console, found)
     if any(change.dropped for change in found):
         raise SystemExit(1)
 

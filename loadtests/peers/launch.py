@@ -108,7 +108,7 @@ def started_peer(name: str, *, timeout: float = 180.0) -> Iterator[Contender]:
     Raises LoadTestError where it is not installed, its model is missing, or it does not start.
     """
     peer = PEERS[name]
-    environment = INSTALLED / _environment_of(name)
+    environment = INSTALLED / environment_of(name)
     bin_folder = environment / "bin"
     if not (bin_folder / "python").exists():
         raise LoadTestError(
@@ -143,7 +143,7 @@ def started_peer(name: str, *, timeout: float = 180.0) -> Iterator[Contender]:
         yield Contender(name, target, peer.variant, own=False, facts=_facts(peer))
 
 
-def _environment_of(name: str) -> str:
+def environment_of(name: str) -> str:
     """Two peers with the same packages share an environment."""
     return name.removesuffix("-int8")
 

@@ -286,6 +286,13 @@ def test_results_without_a_common_ratio_cannot_be_compared(content: dict[str, An
             changes.changes(content, other)
 
 
+def test_load_tests_of_different_things_cannot_be_compared(content: dict[str, Any]) -> None:
+    other = copy.deepcopy(content)
+    other["plan"]["workload"] = "imdb"
+    with pytest.raises(LoadTestError, match=r"differ in workload \(imdb, now sst\)"):
+        changes.changes(content, other)
+
+
 # In a real browser.
 
 
