@@ -86,7 +86,7 @@ function worded(status, { message, field }) {
   if (status === 429 || status === 503) return "The service is busy and did not take this.";
   if (!message) return `The service answered ${status}.`;
   // A person sees one text, not a list of them.
-  const plain = field ? message.replace(field, "The text") : message;
+  const plain = /^(texts|inputs)/.test(field ?? "") ? message.replace(field, "The text") : message;
   return `${plain[0].toUpperCase()}${plain.slice(1)}${/[.!?]$/.test(plain) ? "" : "."}`;
 }
 

@@ -6,6 +6,8 @@ import { format, guess, parse } from "./csv.js";
 import { byId, count, counted, element, notify, percent, rate, tone } from "./dom.js";
 
 const SHOWN = 200; // rows of the table; the CSV has all
+const DRAW_MS = 150; // between two pictures of the progress
+const LARGE_PASTE = 20_000; // characters
 const LARGEST = 50 * 1024 * 1024; // bytes of a file
 
 let file = null; // { name, rows } of the file that was given
@@ -26,6 +28,7 @@ export function startBatch() {
   });
   byId("file-remove").addEventListener("click", () => show(null));
   byId("has-header").addEventListener("change", showColumns);
+  byId("lines").addEventListener("paste", pasteLarge);
   startDrop(byId("drop"));
   document.addEventListener("crisp:models", ({ detail }) => showVariants(detail));
 }
@@ -37,6 +40,14 @@ async function showVariants(models) {
   byId("batch-variant").replaceChildren(...options);
   const described = await get("docs.json").catch(() => null);
   maxTexts = described?.components?.schemas?.PredictRequest?.properties?.texts?.maxItems ?? maxTexts;
+}
+
+/** Chromium takes seconds for thousands of lines, unless they are put in by a script. */
+function pasteLarge(event) {
+  const text = event.clipboardData.getData("text");
+  if (text.length < LARGE_PASTE) return;
+  event.preventDefault();
+  event.target.setRangeText(text, event.target.selectionStart, event.target.selectionEnd, "end");
 }
 
 function startDrop(box) {
@@ -76,6 +87,8 @@ async function open(given) {
   else notify(byId("batch-error"), `${given.name} is empty.`);
 }
 
+const widthOf = (rows) => rows.reduce((width, row) => Math.max(width, row.length), 0);
+
 const lines = (text) => text.replace(/^\uFEFF/, "").split(/\r\n|\n|\r/).filter((line) => line.trim());
 
 function show(given) {
@@ -96,8 +109,7 @@ function show(given) {
 function showColumns() {
   const hasHeader = byId("has-header").checked;
   const chosen = byId("column").value;
-  const width = Math.max(...file.rows.map((row) => row.length));
-  const names = Array.from({ length: width }, (_, i) => (hasHeader && file.rows[0][i]) || `column ${i + 1}`);
+  const names = Array.from({ length: widthOf(file.rows) }, (_, i) => (hasHeader && file.rows[0][i]) || `column ${i + 1}`);
   byId("column").replaceChildren(...names.map((name, i) => element("option", { value: i }, name)));
   if (chosen) byId("column").value = chosen;
   byId("file-size").textContent = counted(file.rows.length - Number(hasHeader), "row");
@@ -107,8 +119,7 @@ function showColumns() {
 function source() {
   if (file === null) return { heading: ["text"], rows: lines(byId("lines").value).map((line) => [line]), column: 0 };
   const hasHeader = byId("has-header").checked;
-  const width = Math.max(...file.rows.map((row) => row.length));
-  const names = Array.from({ length: width }, (_, i) => (hasHeader && file.rows[0][i]) || (i ? `column ${i + 1}` : "text"));
+  const names = Array.from({ length: widthOf(file.rows) }, (_, i) => (hasHeader && file.rows[0][i]) || (i ? `column ${i + 1}` : "text"));
   return { heading: names, rows: hasHeader ? file.rows.slice(1) : file.rows, column: Number(byId("column").value) };
 }
 
@@ -125,6 +136,14 @@ async function start() {
   const waiting = { seconds: 0 };
   let done = 0;
   const progress = () => showProgress(done, rows.length, performance.now() - began, waiting.seconds);
+  const drawn = { at: -Infinity, rows: 0 };
+  const progressNowAndThen = () => {
+    if (performance.now() - drawn.at < DRAW_MS) return;
+    drawn.at = performance.now();
+    progress();
+    if (drawn.rows < SHOWN) showTable();
+    drawn.rows = done;
+  };
   try {
     const texts = [];
     const places = [];
@@ -144,8 +163,7 @@ async function start() {
     for await (const { index, ...result } of run(texts, options)) {
       results[places[index]] = result;
       done += 1;
-      progress();
-      if (done <= SHOWN) showTable();
+      progressNowAndThen();
     }
     progress();
   } catch (error) {

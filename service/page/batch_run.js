@@ -23,7 +23,8 @@ export async function* run(texts, { variant, maxTexts, signal, onWait }) {
       for (const [place, { index }] of chunk.entries()) yield { index, ...answers[place] };
     } catch (error) {
       const bad = /^texts\[(\d+)\]/.exec(error.field ?? "")?.[1];
-      if (error.status === 413 && chunk.length > 1) {
+      const tooMany = error.status === 413 || error.code === "too_many_texts";
+      if (tooMany && chunk.length > 1) {
         limit = Math.ceil(chunk.length / 2);
         pending.unshift(...chunk);
       } else if (bad !== undefined && Number(bad) < chunk.length) {

@@ -50,11 +50,10 @@ function draw() {
   const heat = heatOf(explanation.tokens, layer);
   const parts = [];
   let written = 0;
+  const first = explanation.tokens[0];
+  if (first.special) parts.push(piece(first, first.token, layer, heat));
   for (const token of explanation.tokens) {
-    if (token.special) {
-      if (token.end === 0 && token.token === "[CLS]") parts.push(piece(token, token.token, layer, heat));
-      continue;
-    }
+    if (token.special) continue;
     if (token.start > written) parts.push(characters.slice(written, token.start).join(""));
     parts.push(piece(token, characters.slice(token.start, token.end).join(""), layer, heat));
     written = token.end;
@@ -62,7 +61,7 @@ function draw() {
   const end = explanation.tokens.at(-1);
   const rest = characters.slice(written).join("");
   if (!explanation.prediction.truncated) parts.push(rest);
-  if (end?.special && end.token !== "[CLS]") parts.push(piece(end, end.token, layer, heat));
+  if (end.special && end !== first) parts.push(piece(end, end.token, layer, heat));
   if (explanation.prediction.truncated) parts.push(element("span", { class: "unread" }, rest));
   byId("tokens").replaceChildren(...parts);
   if (byId("token-table").open) drawTable(explanation, layer);

@@ -7,7 +7,8 @@ import { record } from "./own_requests.js";
 import { showTokens, startTokens } from "./tokens.js";
 
 let models = null;
-let running = null; // AbortController of the request under way
+let running = null; // AbortController of the comparison under way
+let explaining = null; // and of the explanation: a late one would show another model than is chosen
 let lastText = null;
 
 export function startTry() {
@@ -34,6 +35,7 @@ export function startTry() {
 
 async function classify(text) {
   running?.abort();
+  explaining?.abort();
   running = new AbortController();
   const { signal } = running;
   const cards = byId("cards");
@@ -49,7 +51,7 @@ async function classify(text) {
     record(answer, performance.now() - began);
     lastText = text;
     showCards(answer);
-    await explain(text, undefined, signal);
+    await explain(text);
   } catch (error) {
     if (error.name === "AbortError") return;
     notify(byId("try-error"), error.message, error.hint);
@@ -58,10 +60,14 @@ async function classify(text) {
   }
 }
 
-async function explain(text, variant, signal) {
+async function explain(text, variant) {
   if (text === null) return;
+  explaining?.abort();
+  explaining = new AbortController();
+  const { signal } = explaining;
   try {
-    const chosen = variant ?? models?.default;
+    const before = byId("look-variants").querySelector(":checked")?.value;
+    const chosen = variant ?? before ?? models?.default;
     const body = chosen ? { texts: [text], variant: chosen } : { texts: [text] };
     const answer = await post("explain", body, signal);
     showTokens(text, answer, variantNames());

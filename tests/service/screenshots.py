@@ -75,7 +75,11 @@ def main() -> None:
             elif tab == "live":
                 page.wait_for_selector("#live-tiles div")
                 page.click("#tab-batch")
-                page.fill("#lines", "\n".join(LINES * 800))
+                many = "\n".join(LINES * 800).encode()
+                page.set_input_files(
+                    "#file", {"name": "lines.txt", "mimeType": "text/plain", "buffer": many}
+                )
+                page.wait_for_selector("#file-facts:not([hidden])")
                 page.select_option("#batch-variant", "")
                 page.click("#batch-run")
                 page.click("#tab-live")
