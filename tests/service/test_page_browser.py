@@ -386,9 +386,10 @@ def test_lines_are_pasted_where_the_cursor_is(open_page: Open, lines: int) -> No
           field.setSelectionRange(6, 6);
           const clipboardData = new DataTransfer();
           clipboardData.setData('text/plain', text);
-          const event = new ClipboardEvent('paste', {clipboardData, cancelable: true, bubbles: true});
-          // What a script dispatches is not carried out by the browser: do it where it was let pass.
-          if (field.dispatchEvent(event)) document.execCommand('insertText', false, text);
+          const options = {clipboardData, cancelable: true, bubbles: true};
+          const letPass = field.dispatchEvent(new ClipboardEvent('paste', options));
+          // The browser carries out no event that a script dispatches.
+          if (letPass) document.execCommand('insertText', false, text);
         }""",
         text,
     )
