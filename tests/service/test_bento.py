@@ -27,7 +27,9 @@ from export.op_library import DEFAULT_PATH, find_op_library
 
 pytestmark = pytest.mark.slow
 
-COMMAND_LINE = {"commands", "keys_command", "predict", "server"}  # not for the bento
+COMMAND_LINE = {  # not for the bento
+    *("commands", "explain_command", "keys_command", "predict", "server", "supervisor", "worker"),
+}
 COPIED = ("service", "export", "bentofile.yaml", "pyproject.toml", "README.md")
 LARGEST = 1 << 20  # bytes, the models and the operator library aside
 
