@@ -5,7 +5,8 @@ TrainingError
 ├── PruningError    a pruning schedule that makes no sense
 ├── DataError       a data set that cannot be read or trained on
 ├── BaseModelError  a base model that cannot be loaded
-└── RunError        a run folder that is missing, incomplete or belongs to other settings
+├── RunError        a run folder that is missing, incomplete or belongs to other settings
+└── StudyError      a study that cannot be run or reported as asked (training/study/errors.py)
 """
 
 
