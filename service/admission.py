@@ -65,8 +65,9 @@ def check(lane: Lane[Any, Any], waiting: int, tokens: int, wait: float, limits: 
     """Raises Refused where there is no room in `lane` for `tokens` more beside those `waiting` in
     all, with `wait` seconds before them. Where nothing waits, anything is let in, however big.
     """
-    if wait > limits.max_wait:
-        raise Refused("max_wait", wait, wait - limits.max_wait)
+    answer = wait + lane.speed.seconds(min(tokens, limits.batch_tokens))
+    if answer > limits.max_wait and wait > 0:
+        raise Refused("max_wait", wait, answer - limits.max_wait)
     if waiting and waiting + tokens > limits.queue_tokens:
         excess = waiting + tokens - limits.queue_tokens
         raise Refused("queue_full", wait, lane.speed.seconds(min(excess, waiting)))

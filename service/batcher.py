@@ -124,14 +124,16 @@ class Batcher(Generic[M, R]):
     ) -> tuple[list[R], Spent]:
         """What the model says of each sequence, once all have run.
 
-        Raises Expired at `deadline`, a time of the event loop, and whatever `execute` raises where
-        one of the sequences fails by itself.
+        Raises Expired at `deadline`, a time of the event loop, or earlier where it has no turn
+        within `max_wait` after all; and whatever `execute` raises where one of the sequences fails
+        by itself.
         """
         if not sequences:
             return [], Spent(0.0, 0.0)
         loop = asyncio.get_running_loop()
         request = Request[M, R](lane, sequences, self._clock())
-        expiry = None if deadline is None else loop.call_at(deadline, request.expire)
+        if not lane.background:
+            request.expire_at(loop.time() + self.limits.max_wait, deadline)
         if not lane.queue.tokens:  # a model that was idle has saved up no time
             lane.used = max(lane.used, self._lanes_clock)
         lane.users += 1
@@ -140,9 +142,7 @@ class Batcher(Generic[M, R]):
         try:
             await request.done
         finally:
-            if expiry is not None:
-                expiry.cancel()
-            lane.queue.remove(request)
+            request.leave()
             self._leave(lane, 1)
         rows: list[R] = request.rows  # type: ignore[assignment]  # none is missing now
         waited = self._clock() - request.added - request.running

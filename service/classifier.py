@@ -162,8 +162,10 @@ class Classifier:
         return RequestError(429, refused.reason, message, retry_after=refused.retry_after)
 
     def _expired(self, expired: Expired) -> RequestError:
-        late = f"no answer within {self.settings.timeout_seconds:g} seconds"
+        timeout = self.settings.timeout_seconds
         if expired.started:
-            return RequestError(504, "timeout", f"{late}: send fewer texts in one request")
-        message = f"{late} because others were before: try again later"
+            message = f"no answer within {timeout:g} seconds: send fewer texts in one request"
+            return RequestError(504, "timeout", message)
+        wait = min(timeout, self.settings.max_wait_seconds)
+        message = f"no turn within {wait:g} seconds, because others were before: try again later"
         return RequestError(503, "overloaded", message, retry_after=1)

@@ -63,14 +63,31 @@ class Request(Job, Generic[M, R]):
         self.added = now
         self.running = 0.0  # seconds
         self.started = False
+        self._expiry: asyncio.TimerHandle | None = None
 
     def fail(self, error: BaseException) -> None:
         self.lane.queue.remove(self)
         if not self.done.done():
             self.done.set_exception(error)
 
-    def expire(self) -> None:
-        self.fail(Expired(self.started))
+    def expire_at(self, turn: float, deadline: float | None) -> None:
+        """Fails with Expired where nothing of it has run at `turn`, or not all at `deadline`, both
+        times of the event loop."""
+        at = turn if deadline is None else min(turn, deadline)
+        self._expiry = self.done.get_loop().call_at(at, self._expire, at, deadline)
+
+    def leave(self) -> None:
+        """Nobody waits for it any more."""
+        self.lane.queue.remove(self)
+        if self._expiry is not None:
+            self._expiry.cancel()
+
+    def _expire(self, at: float, deadline: float | None) -> None:
+        self._expiry = None
+        if not self.started or at == deadline:
+            self.fail(Expired(self.started))
+        elif deadline is not None:
+            self.expire_at(deadline, deadline)
 
 
 class Run(Generic[M, R]):

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 
 from service.batcher import Batcher
 from service.engine import Engine, Prediction, Row
-from service.lanes import Expired
 from service.metrics import Metrics
 from service.variants import Variants
 
@@ -62,12 +61,12 @@ class Shadow:
     async def _compare(
         self, variant: str, texts: Sequence[str], predictions: Sequence[Prediction]
     ) -> None:
-        deadline = asyncio.get_running_loop().time() + _SECONDS_TO_WAIT
         try:
-            encodings = await asyncio.to_thread(self._engine.tokenize, texts)
-            sequences = [encoding.ids for encoding in encodings]
-            rows, _ = await self._batcher.submit(self._lane, sequences, deadline)
-        except (Expired, asyncio.CancelledError):
+            async with asyncio.timeout(_SECONDS_TO_WAIT):
+                encodings = await asyncio.to_thread(self._engine.tokenize, texts)
+                sequences = [encoding.ids for encoding in encodings]
+                rows, _ = await self._batcher.submit(self._lane, sequences)
+        except (TimeoutError, asyncio.CancelledError):
             self._texts.labels(variant, "dropped").inc(len(texts))
             return
         except Exception:

@@ -13,7 +13,7 @@ from virtual_time import simulate
 
 from service.admission import Limits
 from service.batcher import Batcher
-from service.lanes import Ids, Lane, Spent
+from service.lanes import Expired, Ids, Lane, Spent
 
 MODELS = ("dense", "sparse")
 START, PER_TOKEN = 0.002, 0.001  # seconds of a run and of each of its tokens
@@ -130,7 +130,9 @@ def run_all(
     return world, world.machine.ran
 
 
-limits_ = st.builds(Limits, batch_tokens=st.integers(1, 200), runs_at_once=st.integers(1, 2))
+limits_ = st.builds(
+    Limits, batch_tokens=st.integers(1, 200), runs_at_once=st.integers(1, 2), max_wait=st.just(1e9)
+)
 
 
 @given(requests=st.lists(asks, max_size=12), limits=limits_)
@@ -266,7 +268,7 @@ def test_bad_texts_are_found_by_halving(bad: set[int]) -> None:
     at=st.integers(0, 50),
 )
 def test_big_requests_do_not_hold_up_a_small_one(big: list[int], small: int, at: int) -> None:
-    limits = Limits(batch_tokens=200)
+    limits = Limits(batch_tokens=200, max_wait=1e9)
     requests = [Ask(0.0, "sparse", [20] * (tokens // 20)) for tokens in big]
     world, _ = run_all([*requests, Ask(at / 100, "sparse", [small])], limits)
     ours = next(each for each in world.outcomes if each.ids == [sum(t // 20 for t in big)])
@@ -277,7 +279,7 @@ def test_big_requests_do_not_hold_up_a_small_one(big: list[int], small: int, at:
 def test_a_big_request_does_not_starve_among_small_ones() -> None:
     big = Ask(0.0, "sparse", [20] * 50)
     flood = [Ask(0.005 * i, "sparse", [10]) for i in range(600)]  # twice what the machine can do
-    world, _ = run_all([big, *flood], Limits(batch_tokens=200))
+    world, _ = run_all([big, *flood], Limits(batch_tokens=200, max_wait=1e9))
     (large,) = [outcome for outcome in world.outcomes if len(outcome.ids) == 50]
     assert large.ended - large.asked < 5.0  # a quarter of the machine for its second of work
     assert max(outcome.ended for outcome in world.outcomes) > large.ended + 1.0
@@ -285,7 +287,7 @@ def test_a_big_request_does_not_starve_among_small_ones() -> None:
 
 def test_models_that_are_busy_share_the_time_alike() -> None:
     requests = [Ask(0.0, model, [10] * 200) for model in MODELS for _ in range(3)]
-    _, ran = run_all(requests, Limits(batch_tokens=100))
+    _, ran = run_all(requests, Limits(batch_tokens=100, max_wait=1e9))
     models = [run.model for run in ran[:60]]
     for end in range(60):
         assert abs(models[:end].count("dense") - models[:end].count("sparse")) <= 2
@@ -293,7 +295,7 @@ def test_models_that_are_busy_share_the_time_alike() -> None:
 
 def test_a_model_that_was_idle_has_saved_up_no_time() -> None:
     requests = [Ask(0.0, "sparse", [10] * 300)] + [Ask(1.0, "dense", [10] * 100)] * 2
-    _, ran = run_all(requests, Limits(batch_tokens=100))
+    _, ran = run_all(requests, Limits(batch_tokens=100, max_wait=1e9))
     both = [run.model for run in ran if 2.0 <= run.begin < 3.5]
     assert abs(both.count("dense") - both.count("sparse")) <= 1
 
@@ -302,7 +304,9 @@ def test_the_background_runs_only_while_nothing_else_waits() -> None:
     async def scenario() -> tuple[list[Ran], float]:
         loop = asyncio.get_running_loop()
         machine = Machine()
-        batcher = Batcher[str, int](machine.execute, Limits(batch_tokens=100), clock=loop.time)
+        batcher = Batcher[str, int](
+            machine.execute, Limits(batch_tokens=100, max_wait=1e9), clock=loop.time
+        )
         front: Lane[str, int] = batcher.lane("sparse", "sparse")
         back: Lane[str, int] = batcher.lane("dense", "shadow", background=True)
         async with asyncio.TaskGroup() as group:
@@ -317,6 +321,44 @@ def test_the_background_runs_only_while_nothing_else_waits() -> None:
     assert {run.model for run in ran[10:]} == {"shadow"}
     # Short runs, so that a request which comes meanwhile waits for little.
     assert max(sum(n for _, n in run.texts) for run in ran[10:]) <= 25
+
+
+def test_who_has_no_turn_in_time_expires_and_never_runs() -> None:
+    async def scenario() -> tuple[list[Ran], list[object]]:
+        loop = asyncio.get_running_loop()
+        machine = Machine()
+        batcher = Batcher[str, int](machine.execute, Limits(max_wait=0.5), clock=loop.time)
+        lane = batcher.lane("sparse", "sparse")
+        first = asyncio.ensure_future(batcher.submit(lane, [[0] * 1000]))
+        await asyncio.sleep(0)
+        late = asyncio.ensure_future(batcher.submit(lane, [[1] * 10], loop.time() + 60))
+        outcomes = await asyncio.gather(first, late, return_exceptions=True)
+        return machine.ran, list(outcomes)
+
+    ran, (first, late) = simulate(scenario())
+    assert not isinstance(first, BaseException)  # it had its turn, however long that takes
+    assert isinstance(late, Expired)
+    assert not late.started
+    assert [own for run in ran for own, _ in run.texts] == [0]
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_the_deadline_is_final(started: bool) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        limits = Limits(batch_tokens=1000, max_wait=9)
+        batcher = Batcher[str, int](Machine().execute, limits, clock=loop.time)
+        lane = batcher.lane("sparse", "sparse")
+        async with asyncio.TaskGroup() as group:
+            if not started:
+                group.create_task(batcher.submit(lane, [[0] * 1000]))
+                await asyncio.sleep(0)
+            with pytest.raises(Expired) as expired:
+                await batcher.submit(lane, [[0] * 1000], loop.time() + 0.5)
+            assert loop.time() == pytest.approx(1.5)
+            assert expired.value.started is started
+
+    simulate(scenario())
 
 
 def test_a_wrong_number_of_results_is_a_failure() -> None:
