@@ -54,6 +54,27 @@ def cores(story: Story) -> str:
     return chart.svg("Cores that the server used over load")
 
 
+def memory(story: Story) -> str:
+    """Resident memory of each server over the test; empty where none was sampled. A server has the
+    colour of the first contender that it serves."""
+    samples = story.content["usage"]
+    if not samples:
+        return ""
+    numbers: dict[str, int] = {}
+    for row, contender in zip(story.rows, story.content["contenders"].values(), strict=True):
+        numbers.setdefault(contender["server"]["url"], row.number)
+    chart = svg.Chart(
+        x=svg.linear([at for at, *_ in samples]),
+        y=svg.linear([held for *_, held in samples]),
+        x_label="seconds since the start",
+        y_label="resident memory, MiB",
+    )
+    for url, number in numbers.items():
+        held = [(at, mib) for at, server, _, mib in samples if server == url]
+        chart.line(held, number, url)
+    return chart.svg("Memory of the servers over the test")
+
+
 def trade(story: Story, data: str) -> str:
     """Accuracy on `data` over capacity, the area of a mark growing with the model; what none beats
     in both is joined by a line."""
@@ -79,7 +100,7 @@ def trade(story: Story, data: str) -> str:
     for (row, accuracy), (rate, percent) in zip(shown, points, strict=True):
         assert row.capacity is not None
         across = (row.capacity.low or rate, row.capacity.high or rate)
-        chart.spread(across, (100 * accuracy.low, 100 * accuracy.high), row.number)
+        chart.spread((rate, percent), across, (100 * accuracy.low, 100 * accuracy.high), row.number)
         size = 1 + 1.5 * ((row.megabytes or 0) / largest) ** 0.5 if largest else 1.5
         held = "" if row.megabytes is None else f", {row.megabytes:.0f} MB"
         title = f"{row.name}: {percent:.2f} %, {rate:,.1f} requests/s{held}"

@@ -65,6 +65,7 @@ def html(
         parts=[*PARTS.values(), REST],
         shares=_shares(story),
         cores=Markup(charts.cores(story)),
+        memory=Markup(charts.memory(story)),
         changes=changes,
         older_day=_day(older) if older else "",
         command=content["command"],
@@ -108,9 +109,9 @@ def _cards(story: Story) -> list[dict[str, str]]:
             found.append(
                 {
                     "kicker": f"accuracy, {document['data']['name']}",
-                    "figure": f"{100 * points['value']:+.2f} points",
-                    "text": f"{name} against {compared['baseline']}; {low:+.2f} to {high:+.2f}, "
-                    f"n = {document['data']['n']:,}",
+                    "figure": f"{100 * points['value']:+.2f}",
+                    "text": f"points, {name} against {compared['baseline']}; {low:+.2f} to "
+                    f"{high:+.2f}, n = {document['data']['n']:,}",
                 }
             )
     return found
@@ -202,7 +203,7 @@ def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [
         ("started, finished", f"{content['started']}, {content['finished']}"),
         ("machine", f"{_machine(content)}; {environment['platform']}"),
-        ("load average before", f"{environment['load_average']}"),
+        ("load average", f"{environment['load_average'] or 0:.2f} at the end"),
         ("versions", f"Python {environment['python']}, {versions}"),
         ("objective", f"99 % under {plan['slo_ms']:g} ms, errors under 0.1 %"),
         (

@@ -106,13 +106,19 @@ class Chart:
             f"{escape(label)}</text>"
         )
 
-    def spread(self, x: tuple[float, float], y: tuple[float, float], series: int) -> None:
-        """A cross of intervals around a point."""
+    def spread(
+        self,
+        point: tuple[float, float],
+        x: tuple[float, float],
+        y: tuple[float, float],
+        series: int,
+    ) -> None:
+        """A cross of intervals through a point."""
+        across, down = self._at(point)
         (left, top), (right, bottom) = self._at((x[0], y[1])), self._at((x[1], y[0]))
-        middle, centre = (left + right) / 2, (top + bottom) / 2
         self._marks.append(
             f'<path class="whisker s{series % SERIES}" '
-            f'd="M{left:.1f},{centre:.1f}H{right:.1f}M{middle:.1f},{top:.1f}V{bottom:.1f}"/>'
+            f'd="M{left:.1f},{down:.1f}H{right:.1f}M{across:.1f},{top:.1f}V{bottom:.1f}"/>'
         )
 
     def label(self, x: float, y: float, text: str) -> None:
