@@ -10,7 +10,6 @@ something else than a RequestError comes out, or where packs are not what they s
 from __future__ import annotations
 
 import argparse
-import atexit
 import json
 import sys
 import tempfile
@@ -44,7 +43,7 @@ SEEDS = (
 )
 
 engine: Engine
-tokenised = 0
+tried = tokenised = 0
 
 
 def texts_of(kind: type[JsonRequest], body: bytes) -> tuple[RequestError | None, list[str]]:
@@ -57,7 +56,10 @@ def texts_of(kind: type[JsonRequest], body: bytes) -> tuple[RequestError | None,
 def one(data: bytes) -> None:
     """The first byte says which request the rest is read as; with its high bit set, the rest is not
     JSON but texts, so that many inputs come as far as the tokenizer."""
-    global tokenised
+    global tried, tokenised
+    tried += 1
+    if tried % 10_000 == 0:  # libFuzzer ends the process without a word of ours
+        print(f"{tried} inputs, {tokenised} came as far as the tokenizer", flush=True)
     first, body = data[:1] or b"\0", data[1:]
     kind = KINDS[first[0] % len(KINDS)]
     if first[0] & 128:
@@ -96,7 +98,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--runs", type=int, default=100_000)
     asked = parser.parse_args()
-    atexit.register(lambda: print(f"{tokenised} of {asked.runs} inputs came to the tokenizer"))
     engine = Engine.load(ROOT / "service" / "models" / "sparse", threads=1)
     with tempfile.TemporaryDirectory() as corpus:
         for number, seed in enumerate(SEEDS):
