@@ -148,12 +148,16 @@ class Batcher(Generic[M, R]):
         waited = self._clock() - request.added - request.running
         return rows, Spent(max(0.0, waited), request.running)
 
-    def _tell(self, lane: Lane[M, R]) -> None:
-        if self._observer and not lane.background:
-            same = [other for other in self.lanes if other.name == lane.name]
-            front = [other for other in same if not other.background]
-            requests = sum(len(each.queue) for each in front)
-            self._observer.queued(lane.name, requests, sum(each.tokens for each in front))
+    def tell(self) -> None:
+        """Tells the observer what waits in every lane."""
+        if self._observer:
+            for lane in self.lanes:
+                if not lane.background:
+                    same = [each for each in self.lanes if each.name == lane.name]
+                    front = [each for each in same if not each.background]
+                    requests = sum(len(each.queue) for each in front)
+                    tokens = sum(each.tokens for each in front)
+                    self._observer.queued(lane.name, requests, tokens)
 
     def _soon(self) -> None:
         """Starts what can run when all that the event loop has in hand has been added."""
@@ -174,7 +178,6 @@ class Batcher(Generic[M, R]):
             sequences = [request.sequences[position] for request, position in run.texts]
             execution = asyncio.ensure_future(self._execute(run.lane.model, sequences))
             execution.add_done_callback(partial(self._finished, run))
-            self._tell(run.lane)
 
     def _next(self) -> Run[M, R] | None:
         while self._again:
@@ -217,8 +220,7 @@ class Batcher(Generic[M, R]):
         if self._observer:
             speed = run.lane.speed.tokens_per_second or 0.0
             self._observer.ran(run.lane.name, len(run.texts), run.tokens, seconds, speed)
-        if not self.running:
-            self._tell(run.lane)
+        self.tell()
 
 
 def _outcome(

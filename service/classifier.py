@@ -54,7 +54,7 @@ class Classifier:
         self.batcher: Batcher[Engine, Row] = Batcher(self._execute, limits, self._observer)
         self._lanes: dict[str, Lane[Engine, Row]] = {}
         self._estimates: dict[str, TokenEstimate] = {}
-        self._shadow: Shadow | None = None
+        self.shadow: Shadow | None = None
         self._runs = Runner(settings.runs_at_once, "crisp-run")
         self._tokenizing = Runner(1, "crisp-tokenize")
 
@@ -66,9 +66,9 @@ class Classifier:
         self._estimates = {
             name: TokenEstimate(engine.manifest.max_tokens) for name, engine in variants.items()
         }
-        if self._shadow is not None:
-            self._shadow.close()
-        self._shadow = Shadow(self.batcher, variants, self.settings.shadow, self.metrics)
+        if self.shadow is not None:
+            self.shadow.close()
+        self.shadow = Shadow(self.batcher, variants, self.settings.shadow, self.metrics)
         for lane in before:
             self.batcher.retire(lane)
         self.metrics.start_at_zero(tuple(variants))
@@ -76,8 +76,8 @@ class Classifier:
 
     def close(self) -> None:
         """Ends the threads; nothing may be asked any more."""
-        if self._shadow is not None:
-            self._shadow.close()
+        if self.shadow is not None:
+            self.shadow.close()
         self._runs.close()
         self._tokenizing.close()
 
@@ -122,8 +122,8 @@ class Classifier:
             self._observer.asked(variant, outcome, len(texts))
         self._observer.answered(variant, answer)
         server_timing.note(answer.timing)
-        if self._shadow is not None:
-            self._shadow.offer(variant, texts, answer.predictions)
+        if self.shadow is not None:
+            self.shadow.offer(variant, texts, answer.predictions)
         return answer
 
     async def _classify(self, variant: str, texts: Sequence[str], deadline: float) -> Answer:

@@ -30,7 +30,7 @@ from service.settings import Settings
 def client_of(app: ASGIApp) -> httpx.AsyncClient:
     """A client of `app` in this process, with the middleware that the service puts around it."""
     wrapped = ErrorShape(BodyLimit(app, max_bytes=1000))
-    transport = httpx.ASGITransport(wrapped, raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(wrapped, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
