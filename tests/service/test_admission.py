@@ -129,9 +129,9 @@ def test_retry_after_is_a_whole_number_of_seconds_at_least_one(waits: float) -> 
 
 @given(runs=st.lists(st.tuples(st.integers(1, 5000), st.floats(0.001, 5)), min_size=1, max_size=50))
 def test_a_speed_lies_within_those_of_the_runs(runs: list[tuple[int, float]]) -> None:
+    assert Speed().tokens_per_second is None
+    assert Speed().seconds(1000) == 0
     speed = Speed()
-    assert speed.tokens_per_second is None
-    assert speed.seconds(1000) == 0
     for tokens, seconds in runs:
         speed.ran(tokens, seconds)
     speeds = [tokens / seconds for tokens, seconds in runs]

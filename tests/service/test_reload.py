@@ -105,7 +105,7 @@ def test_a_request_ends_with_the_model_that_it_began_with(
 
 
 def test_only_one_reload_at_a_time(models: Path) -> None:
-    async def scenario() -> list[object]:
+    async def scenario() -> tuple[object, object]:
         api = Api(Settings(models=models, threads=1))
         async with started(api):
             return await asyncio.gather(api.reload(), api.reload(), return_exceptions=True)
