@@ -11,6 +11,7 @@ import typer
 from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
+from service.bench.command import with_http
 from service.compare.command import compare
 from service.explain_command import explain_text
 from service.keys_command import app as keys
@@ -35,6 +36,9 @@ def register(app: typer.Typer) -> None:
     app.command()(compare)
     app.command("explain")(explain_text)
     app.add_typer(keys, name="keys")
+    for command in app.registered_commands:
+        if command.callback is not None and command.callback.__name__ == "bench":
+            command.callback = with_http(command.callback)
 
 
 def serve(
