@@ -4,8 +4,8 @@
 //
 //   row_ns    nanoseconds a token and layer
 //   ideal_ns  the least that its products could take at the peak of this instruction set: multiply-
-//             adds of floats as measured here, or 3.2 of that for bytes (five multiplications make 128
-//             products instead of 40), 4 times with VNNI
+//             adds of floats as measured here, or 3.2 of that for bytes (five multiplications make
+//             128 products instead of 40), 4 times with VNNI
 //   ideal     ideal_ns / row_ns; what is missing to 1 are quantising, GELU, LayerNorm, and waits
 #include <benchmark/benchmark.h>
 
