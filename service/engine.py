@@ -32,6 +32,8 @@ from export.packing import pack
 PACK_TOKENS = 16_384
 PACK_TOKENS_FALLBACK = 1_024
 
+_CHARACTERS_A_TOKEN = 16  # far more than any language has on average
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -127,10 +129,27 @@ class Engine:
         return self.answer(encodings, rows, timing)
 
     def tokenize(self, texts: Sequence[str]) -> list[Encoding]:
-        """The tokens of each text, as many as the model reads, without their places in it."""
+        """The tokens of each text, as many as the model reads, without their places in it.
+
+        Of a text that is much longer than that its beginning is enough, up to a blank: what comes
+        after a blank does not change the tokens before it. So a megabyte costs no second.
+        """
+        beginnings = [self._beginning(text) for text in texts]
         if len(texts) == 1:  # not worth waking other threads
-            return [self._tokenizer.encode(texts[0])]
-        return self._tokenizer.encode_batch_fast(list(texts))
+            encodings = [self._tokenizer.encode(beginnings[0])]
+        else:
+            encodings = self._tokenizer.encode_batch_fast(beginnings)
+        for i, (text, beginning) in enumerate(zip(texts, beginnings, strict=True)):
+            if len(beginning) < len(text) and not encodings[i].overflowing:  # mostly blanks
+                encodings[i] = self._tokenizer.encode(text)
+        return encodings
+
+    def _beginning(self, text: str) -> str:
+        limit = _CHARACTERS_A_TOKEN * self.manifest.max_tokens
+        if len(text) <= limit:
+            return text
+        end = text.rfind(" ", 0, limit)
+        return text if end < 0 else text[:end]
 
     def rows(self, sequences: Sequence[Sequence[int]]) -> list[Row]:
         """Runs the graph over sequences of token ids; raises ModelFolderError where it gives a

@@ -14,6 +14,7 @@ for things that `service/front.py` has done already; it is kept for all else.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -39,7 +40,7 @@ class Exchange:
         self._endpoints: dict[tuple[str, str], Endpoint] = {
             (method, route.path): route.endpoint
             for route in app.routes
-            if isinstance(route, Route) and asyncio.iscoroutinefunction(route.endpoint)
+            if isinstance(route, Route) and inspect.iscoroutinefunction(route.endpoint)
             if not route.param_convertors
             for method in route.methods or ()
         }

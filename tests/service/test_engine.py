@@ -239,3 +239,26 @@ def test_a_file_that_is_no_tokenizer_is_refused(model_folder: ModelFolder, tmp_p
     (copy / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelFolderError, match=r"tokenizer\.json is no tokenizer"):
         Engine(dataclasses.replace(model_folder, path=copy), threads=1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    words=st.lists(
+        st.sampled_from(
+            ["film", "good", " ", "\u0301", "a" * 300, "\t", "it's", "\u4e2d\u6587", "?!"]
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    times=st.integers(1, 2000),
+    blank=st.sampled_from([" ", "", "\n", "  "]),
+)
+def test_a_long_text_has_the_tokens_that_all_of_it_has(
+    engine: Engine, words: list[str], times: int, blank: str
+) -> None:
+    text = blank.join(words * times)
+    expected = engine._tokenizer.encode(text)
+    for texts in ([text], [text, "good film"]):
+        found = engine.tokenize(texts)[0]
+        assert found.ids == expected.ids
+        assert bool(found.overflowing) == bool(expected.overflowing)
