@@ -97,6 +97,7 @@ class Classifier:
         try:
             self.batcher.check(self._lanes[variant])
         except Refused as refused:
+            self._observer.asked(variant, "rejected", 0)
             raise self._refused(refused) from None
 
     async def classify(self, variant: str, texts: Sequence[str], deadline: float) -> Answer:

@@ -48,7 +48,6 @@ CODES: dict[int, dict[str, str]] = {
     500: {"internal_server_error": "The service failed on this request; its log says why."},
     503: {
         "overloaded": "No turn came in time: see Retry-After.",
-        "stopping": "The service is about to end: ask another one.",
         "too_many_connections": "All connections are in use: see Retry-After.",
     },
     504: {"timeout": "The model had begun, and did not end in time."},

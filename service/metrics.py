@@ -25,7 +25,6 @@ REASONS = (
     "max_wait",  # its estimated wait is longer than a request may wait: 429
     "queue_full",  # the tokens that wait are as many as may: 429
     "rate_limit",  # its key asks more often than it may: 429
-    "stopping",  # the service is about to end: 503
 )
 # What the shadow of a text showed, or that there was no time for one.
 SHADOWS = ("agree", "disagree", "dropped")
