@@ -192,8 +192,15 @@ def _invalid(kind: type[JsonRequest], error: ErrorDetails) -> RequestError:
 def _path(location: tuple[int | str, ...]) -> str:
     """("texts", 3) as `texts[3]`; the tags of a union's members say nothing to a caller."""
     named = (part for part in location if part not in UNION_TAGS)
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part[:40]}" for part in named)
+    parts = (
+        f"[{part}]" if isinstance(part, int) else f".{_printable(part[:40])}" for part in named
+    )
     return "".join(parts).removeprefix(".")
+
+
+def _printable(name: str) -> str:
+    """A caller's name for a field on one line, whatever is in it."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in name)
 
 
 def _kind(value: Any) -> str:

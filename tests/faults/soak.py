@@ -137,6 +137,11 @@ def main() -> int:
         f"memory {low:.0f} to {high:.0f} MiB over {len(samples)} looks after the warm-up; the last "
         f"third is {found:+.1f} % against the first; {files} files open at the end"
     )
+    step = max(1, len(samples) // 8)
+    eighths = [
+        statistics.median(samples[i : i + step]) / 2**20 for i in range(0, len(samples), step)
+    ]
+    print("in eighths: " + ", ".join(f"{mebibytes:.0f}" for mebibytes in eighths[:8]))
     print(*soak.failures[:10], sep="\n")
     bad = found > asked.allowed or soak.failures or not same or "Traceback" in served.log
     if "Traceback" in served.log:

@@ -99,6 +99,12 @@ def test_any_body_is_a_request_or_a_client_error_that_can_be_sent(body: bytes) -
         assert "\n" not in sent["message"]
 
 
+def test_a_name_of_several_lines_is_told_on_one() -> None:
+    with pytest.raises(RequestError) as refused:
+        parse(PredictRequest, b'{"texts": ["a"], "vari\\nt\\u001b": 1}', 4)
+    assert str(refused.value).startswith(r"vari\u000at\u001b is no known field")
+
+
 @given(value=JSON)
 def test_strict_json_reads_what_json_writes(value: object) -> None:
     text = json.dumps(value)
