@@ -47,11 +47,13 @@ class Observer(Protocol):
 
 
 class Batcher(Generic[M, R]):
-    """See above. `execute(model, sequences)` gives a result for each sequence, in order."""
+    """See above. `execute(model, sequences, seconds)` gives a result for each sequence, in order;
+    `seconds` is how long that may block the event loop, because nobody else is there: about what
+    it will take, or None where it must not block at all."""
 
     def __init__(
         self,
-        execute: Callable[[M, Sequence[Ids]], Awaitable[Sequence[R]]],
+        execute: Callable[[M, Sequence[Ids], float | None], Awaitable[Sequence[R]]],
         limits: Limits,
         observer: Observer | None = None,
         clock: Callable[[], float] = perf_counter,
@@ -176,7 +178,10 @@ class Batcher(Generic[M, R]):
                     if self._observer and not run.lane.background:
                         self._observer.waited(run.lane.name, run.started - request.added)
             sequences = [request.sequences[position] for request, position in run.texts]
-            execution = asyncio.ensure_future(self._execute(run.lane.model, sequences))
+            alone = len(self.running) == 1 and not self.waiting
+            known = alone and run.lane.speed.tokens_per_second is not None
+            seconds = run.lane.speed.seconds(run.tokens) if known else None
+            execution = asyncio.ensure_future(self._execute(run.lane.model, sequences, seconds))
             execution.add_done_callback(partial(self._finished, run))
 
     def _next(self) -> Run[M, R] | None:

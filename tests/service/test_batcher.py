@@ -36,7 +36,9 @@ class Machine:
     bad: frozenset[int] = frozenset()
     ran: list[Ran] = field(default_factory=list)
 
-    async def execute(self, model: str, sequences: Sequence[Ids]) -> list[int]:
+    async def execute(
+        self, model: str, sequences: Sequence[Ids], _: float | None = None
+    ) -> list[int]:
         loop = asyncio.get_running_loop()
         tokens = sum(map(len, sequences))
         run = Ran(model, loop.time(), loop.time() + START + PER_TOKEN * tokens, [])
@@ -362,7 +364,7 @@ def test_the_deadline_is_final(started: bool) -> None:
 
 
 def test_a_wrong_number_of_results_is_a_failure() -> None:
-    async def too_few(_: str, sequences: Sequence[Ids]) -> list[int]:
+    async def too_few(_: str, sequences: Sequence[Ids], __: float | None) -> list[int]:
         return [0] * (len(sequences) - 1)
 
     async def scenario() -> None:
@@ -379,3 +381,25 @@ def test_no_texts_need_no_run() -> None:
         return await batcher.submit(batcher.lane("sparse", "sparse"), [])
 
     assert simulate(scenario()) == ([], Spent(0.0, 0.0))
+
+
+def test_only_who_is_alone_may_block_and_for_about_as_long_as_it_takes() -> None:
+    given: list[float | None] = []
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        machine = Machine()
+
+        async def execute(model: str, sequences: Sequence[Ids], seconds: float | None) -> list[int]:
+            given.append(seconds)
+            return await machine.execute(model, sequences)
+
+        batcher = Batcher[str, int](execute, Limits(batch_tokens=20), clock=loop.time)
+        lane = batcher.lane("sparse", "sparse")
+        await batcher.submit(lane, [[0] * 20])  # nothing is known yet
+        await batcher.submit(lane, [[0] * 20])
+        await batcher.submit(lane, [[0] * 20] * 2)  # two runs: the second waits for the first
+
+    simulate(scenario())
+    known = pytest.approx(START + 20 * PER_TOKEN)
+    assert given == [None, known, None, known]
