@@ -134,11 +134,10 @@ class Engine:
         Of a text that is much longer than that its beginning is enough, up to a blank: what comes
         after a blank does not change the tokens before it. So a megabyte costs no second.
         """
-        beginnings = [self._beginning(text) for text in texts]
         if len(texts) == 1:  # not worth waking other threads
-            encodings = [self._tokenizer.encode(beginnings[0])]
-        else:
-            encodings = self._tokenizer.encode_batch_fast(beginnings)
+            return [self.encode(texts[0])]
+        beginnings = [self._beginning(text) for text in texts]
+        encodings = self._tokenizer.encode_batch_fast(beginnings)
         for i, (text, beginning) in enumerate(zip(texts, beginnings, strict=True)):
             if len(beginning) < len(text) and not encodings[i].overflowing:  # mostly blanks
                 encodings[i] = self._tokenizer.encode(text)
@@ -170,8 +169,12 @@ class Engine:
         return Answer(predictions, timing, [row.logits for row in rows], self.manifest)
 
     def encode(self, text: str) -> Encoding:
-        """The tokens of `text` with their places in it, which `predict` does without."""
-        return self._tokenizer.encode(text)
+        """The tokens of `text` as `tokenize` finds them, and their places in it."""
+        beginning = self._beginning(text)
+        encoding = self._tokenizer.encode(beginning)
+        if len(beginning) < len(text) and not encoding.overflowing:
+            return self._tokenizer.encode(text)
+        return encoding
 
     def predictions(
         self, logits: npt.NDArray[np.float32], encodings: Sequence[Encoding]
