@@ -7,6 +7,7 @@ with started_service(models=None) as target:      # or running_service("http://.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shlex
 import signal
@@ -30,6 +31,7 @@ from loadtests.errors import LoadTestError
 HOST = "127.0.0.1"
 _SECONDS_TO_STOP = 10.0
 _LOG_LINES = 12
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _NICENESS = 5  # of a server started here: the generator, beside it, must leave on time
 
 
@@ -126,6 +128,7 @@ def started(
                 env={**os.environ, **(environment or {})},
                 cwd=folder,
                 start_new_session=True,
+                preexec_fn=_ends_with_its_parent(),
             )
         family: list[psutil.Process] = []
         try:
@@ -145,6 +148,14 @@ def started(
             yield Target(url, models, alive, named, tuple(family), adapter)
         finally:
             stop(process, known=family)
+
+
+def _ends_with_its_parent() -> Callable[[], None] | None:
+    """Asks Linux to stop the server where this process is killed and cannot do it any more."""
+    if sys.platform != "linux":
+        return None
+    set_option = ctypes.CDLL(None).prctl  # looked up here: between fork and exec only the call is
+    return lambda: set_option(_PR_SET_PDEATHSIG, signal.SIGTERM) and None
 
 
 def _yield_the_core(process: subprocess.Popen[Any]) -> None:

@@ -239,6 +239,24 @@ def test_a_started_service_that_is_killed_ends_the_test_and_leaves_no_worker(
     assert not results_in(tmp_path)["complete"]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_a_load_test_that_is_killed_takes_its_service_along(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "crisp", "loadtest", "--models", str(models_dir)]
+    root = Path(crisp.__file__).parent
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--out", str(tmp_path)], cwd=root, stdout=log, stderr=log
+        )
+    family = wait_until_it_sends(process)
+    assert len(family) >= 2, (tmp_path / "log").read_text()
+    process.kill()
+    process.wait()
+    assert psutil.wait_procs(family, timeout=30)[1] == []
+
+
 def wait_until_it_sends(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The processes of a load test, a moment after its generator started."""
     until = time.monotonic() + 120
