@@ -146,8 +146,8 @@ def _schemas(settings: Settings, variants: Sequence[str]) -> dict[str, Any]:
     ):
         schemas[model.__name__]["properties"]["texts"]["maxItems"] = most
     if variants:
-        for model in _REQUESTS:
-            string, _ = schemas[model.__name__]["properties"]["variant"]["anyOf"]
+        for request in _REQUESTS:
+            string, _ = schemas[request.__name__]["properties"]["variant"]["anyOf"]
             string["enum"] = list(variants)
     return schemas
 
