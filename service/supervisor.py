@@ -131,6 +131,7 @@ class Supervisor:
             self._kill()  # somebody has lost patience
             return
         self._stop.set()
+        self.listening.close()  # once the workers close theirs too, nobody waits for nothing
         for process in self._workers.values():
             process.terminate()
         patience = self.settings.drain_seconds + self.settings.timeout_seconds + _SECONDS_TO_END
