@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import signal
 import sys
@@ -22,11 +21,7 @@ if TYPE_CHECKING:
     from loadtests.campaign import Campaign, Contender, Plan
 
 RESULTS = Path("results")
-BASELINE = "dense"
 _TERMINATIONS = (signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGTERM,)
-_OTHER = re.compile(
-    r"(?:(?P<name>[\w .-]+)=)?(?P<adapter>\w+)\+(?P<url>[^#]+)(?:#(?P<variant>.+))?"
-)
 _QUICK: dict[str, Any] = {
     "seconds": 2.0,
     "stretch": 1.0,
@@ -114,7 +109,7 @@ def loadtest(
         return
     from rich.console import Console
 
-    from loadtests import report, workloads
+    from loadtests import lineup, report, workloads
     from loadtests.campaign import Plan
 
     if workload not in workloads.WORKLOADS:
@@ -144,13 +139,13 @@ def loadtest(
         "connections": connections,
     }
     plan = Plan(**(settings | (_QUICK if quick else {})))
-    names, others = _names(variants), [_other(each) for each in compare_url or []]
-    wanted = _peers(peers)
+    names, wanted = lineup.variant_names(variants), lineup.peer_names(peers)
+    others = [lineup.other_server(each) for each in compare_url or []]
     console = Console()
     started = datetime.now(UTC)
     with _termination_as_interrupt(), ExitStack() as stack:
         with console.status("Starting the servers ..."):
-            contenders = _contenders(stack, url, models, names, wanted, others)
+            contenders = lineup.contenders(stack, url, models, names, wanted, others)
         campaign = _generator(stack, plan, contenders)
         stopped_by = _run(campaign, console)
         content = _document(campaign, started, stopped_by, compared)
@@ -218,40 +213,6 @@ def _check_arrivals(process: str) -> None:
     from loadtests.arrivals import arrivals
 
     arrivals(process, rate=1.0, seconds=1.0, seed=0)  # complains before anything starts
-
-
-def _contenders(
-    stack: ExitStack,
-    url: str | None,
-    models: Path | None,
-    variants: tuple[str, ...],
-    peers: tuple[str, ...],
-    others: list[dict[str, Any]],
-) -> list[Contender]:
-    """The models under test and the servers that they are compared with, started where need be."""
-    from loadtests import results
-    from loadtests.campaign import Contender
-    from loadtests.peers.launch import started_peer
-    from loadtests.target import running_peer, running_service, started_service
-
-    target = running_service(url) if url else stack.enter_context(started_service(models))
-    for name in variants:
-        if name not in target.variants:
-            known = ", ".join(target.variants)
-            raise LoadTestError(
-                f"the service at {target.url} has no variant {name!r}; it has {known}: "
-                "choose with --variants"
-            )
-    found = [
-        Contender(name, target, name, facts=results.facts_of(target.models, name))
-        for name in variants
-    ]
-    for name in peers:
-        found.append(stack.enter_context(started_peer(name)))
-    for other in others:
-        peer = running_peer(other["url"], other["adapter"])
-        found.append(Contender(other["name"], peer, other["variant"], own=False))
-    return found
 
 
 def _generator(stack: ExitStack, plan: Plan, contenders: list[Contender]) -> Campaign:
@@ -325,39 +286,3 @@ def _termination_as_interrupt() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _names(variants: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in variants.split(",") if name.strip())
-    if not names or len(set(names)) < len(names):
-        raise typer.BadParameter(
-            f"expected different names by comma, got {variants!r}", param_hint="--variants"
-        )
-    return names
-
-
-def _peers(names: str) -> tuple[str, ...]:
-    from loadtests.peers.launch import PEERS
-
-    if names.strip() == "all":
-        return tuple(PEERS)
-    chosen = tuple(name.strip() for name in names.split(",") if name.strip())
-    for name in chosen:
-        if name not in PEERS:
-            known = ", ".join(PEERS)
-            raise typer.BadParameter(f"{name!r} is not one of {known}", param_hint="--peers")
-    return chosen
-
-
-def _other(text: str) -> dict[str, Any]:
-    """`[NAME=]ADAPTER+URL[#MODEL]` taken apart."""
-    from loadtests.adapters import ADAPTERS
-
-    found = _OTHER.fullmatch(text)
-    if found is None or found["adapter"] not in ADAPTERS:
-        message = (
-            f"expected [NAME=]ADAPTER+URL with an ADAPTER of {', '.join(ADAPTERS)}; got {text!r}"
-        )
-        raise typer.BadParameter(message, param_hint="--compare-url")
-    name = found["name"] or f"{found['adapter']} {found['url'].partition('://')[2]}"
-    return {**found.groupdict(), "name": name, "variant": found["variant"] or "default"}

@@ -159,6 +159,13 @@ def test_bad_input_is_one_clear_line(
     assert complaint in str(done.exception)
 
 
+def test_two_contenders_of_one_name_are_refused() -> None:
+    with fake_service() as server:
+        done = run("--url", server.url, "--compare-url", f"dense=crisp+{server.url}")
+    assert isinstance(done.exception, LoadTestError)
+    assert "two contenders have the same name among dense, sparse, dense" in str(done.exception)
+
+
 @pytest.mark.parametrize("models", [[], {}, {"variants": {}}, b"<html>hello</html>"])
 def test_what_is_no_crisp_service_is_refused(models: Any) -> None:
     with fake_service(models=models) as server:
