@@ -33,7 +33,7 @@ MOST_ERRORS = 0.001  # share of requests that may fail in a window that passes
 FRACTIONS = (0.25, 0.5, 0.7, 0.85, 0.95, 1.05, 1.2)  # of the capacity, for the curve
 _STEPS, _MOST_STEPS = 4, 10  # windows of a search
 _REQUESTS = 300  # of a window, or its 99th percentile is a matter of luck
-_FEWEST_ROUNDS = 2  # with one there is no interval
+_FEWEST_ROUNDS = 3  # with two, Student's interval says next to nothing
 _SATURATING = 8  # connections
 _SECONDS_TO_SETTLE = 5.0
 

@@ -130,7 +130,7 @@ def show(console: Console, campaign: Campaign) -> None:
     capacities, plan = campaign.capacities(), campaign.plan
     table = Table(title=f"Requests/s with 99 % under {plan.slo_ms:g} ms", title_justify="left")
     for column in ("", "requests/s", "95 % interval", "p50, ms", "p99, ms", "cores", "MiB"):
-        table.add_column(column, justify="right" if column else "left")
+        table.add_column(column, justify="right" if column else "left", no_wrap=not column)
     for name, found in capacities.items():
         half = _window_near(campaign, name, found.value)
         cells = ["", "", "", ""]

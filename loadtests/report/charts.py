@@ -86,9 +86,8 @@ def trade(story: Story, data: str) -> str:
         return ""
     points = [(row.capacity.value, 100 * a.value) for row, a in shown if row.capacity]
     ends = [100 * end for _, accuracy in shown for end in (accuracy.low, accuracy.high)]
-    right = [row.capacity.high or row.capacity.value for row, _ in shown if row.capacity]
     chart = svg.Chart(
-        x=svg.linear(right),
+        x=svg.linear([widest(story)]),
         y=svg.linear(ends, zero=False),
         x_label=f"requests/s with 99 % under {story.slo_ms:g} ms",
         y_label=f"accuracy, n = {shown[0][1].n:,}",
@@ -107,6 +106,13 @@ def trade(story: Story, data: str) -> str:
         chart.mark(rate, percent, row.number, title, size=size)
         chart.label(rate, percent, row.name)
     return chart.svg(f"Accuracy on {data} over capacity")
+
+
+def widest(story: Story) -> float:
+    """Requests/s at the end of a scale of capacities: intervals of few rounds may be cut off."""
+    rows = [row.capacity for row in story.rows if row.capacity is not None]
+    highest = max((found.high or found.value for found in rows), default=1.0)
+    return min(highest, 1.8 * max((found.value for found in rows), default=1.0))
 
 
 def data_sets(story: Story) -> list[str]:

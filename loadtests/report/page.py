@@ -41,7 +41,7 @@ def html(
     )
     content, sets = story.content, charts.data_sets(story)
     beside = sets[:_DATA_SETS]
-    most = max((r.capacity.high or r.capacity.value for r in story.rows if r.capacity), default=1)
+    most = charts.widest(story)
     trades = [(data, charts.trade(story, data)) for data in sets]
     return environment.get_template(_TEMPLATE).render(
         title=f"Crisp load test, {_day(content)}",

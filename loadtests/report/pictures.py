@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from loadtests.report.charts import data_sets
+from loadtests.report.charts import data_sets, widest
 from loadtests.report.story import PARTS, REST, SHOWN_PERCENTILES, Story, pareto
 
 COLOURS = ("#5b6b7f", "#d2480f", "#2f6fdb", "#2b8a3e", "#9334b8", "#0c8599", "#a6711d")
@@ -62,10 +62,16 @@ def _capacity(story: Story) -> Figure:
         found = row.capacity
         axes.barh(place, found.value, color=_colour(row.number), alpha=0.85)
         if found.low is not None and found.high is not None:
-            axes.plot([found.low, found.high], [place, place], color="black", linewidth=1.5)
+            end = min(found.high, widest(story))
+            axes.plot([found.low, end], [place, place], color="black", linewidth=1.5)
         best = max((a.value for a in row.accuracies[:1]), default=None)
         beside = "" if best is None else f"   {100 * best:.1f} % right"
-        axes.text(found.high or found.value, place, f"  {found.value:,.1f}{beside}", va="center")
+        axes.text(
+            min(found.high or found.value, widest(story)),
+            place,
+            f"  {found.value:,.1f}{beside}",
+            va="center",
+        )
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_xlabel(f"requests/s with 99 % under {story.slo_ms:g} ms")
     axes.margins(x=0.3)

@@ -175,6 +175,7 @@ def bar(
     scale = 300 / most if most else 0
     whisker = ""
     if low is not None and high is not None:
+        high = min(high, most)
         whisker = (
             f'<path class="whisker ink" d="M{low * scale:.1f},8V20M{high * scale:.1f},8V20'
             f'M{low * scale:.1f},14H{high * scale:.1f}"/>'
