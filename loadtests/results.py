@@ -26,7 +26,6 @@ from rich.table import Table
 
 from loadtests.campaign import Campaign, Contender, Window
 from loadtests.errors import LoadTestError
-from loadtests.measurement import Measurement
 
 SCHEMA_VERSION = 2
 PARTS = ("queue", "tokenize", "inference")  # of a request's time, as a Crisp service reports them
@@ -107,11 +106,6 @@ def load(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def measurement_of(window: Mapping[str, Any]) -> Measurement:
-    """The histograms and counts of one of the document's windows."""
-    return Measurement.from_dict(window["measurement"])
-
-
 def write(text: str, path: Path) -> None:
     """Writes the file whole or not at all."""
     temporary = path.with_name(path.name + ".part")
@@ -141,13 +135,13 @@ def show(console: Console, campaign: Campaign) -> None:
                 "" if f is None else f"{f:,.{d}f}"
                 for f, d in zip(figures, (1, 1, 2, 0), strict=True)
             ]
-        table.add_row(name, f"{found.value:,.1f}", _interval(found.low, found.high, 1), *cells)
+        table.add_row(name, f"{found.value:,.1f}", interval_text(found.low, found.high, 1), *cells)
     console.print(table)
     if capacities:
         console.print("Latency, cores and memory at the window nearest to half of that.")
     for name, against in campaign.ratios().items():
         for other, ratio in against.items():
-            interval = _interval(ratio.low, ratio.high, 2) or "one round: no interval"
+            interval = interval_text(ratio.low, ratio.high, 2) or "one round: no interval"
             console.print(
                 f"[bold]{name} carries {ratio.value:.2f} × the requests of {other}[/] ({interval}; "
                 f"{ratio.n} rounds)"
@@ -171,7 +165,8 @@ def _window_near(campaign: Campaign, name: str, capacity: float) -> Window | Non
     return min(curve, key=lambda w: abs(w.rate - capacity / 2), default=None)
 
 
-def _interval(low: float | None, high: float | None, digits: int) -> str:
+def interval_text(low: float | None, high: float | None, digits: int) -> str:
+    """`low to high`; empty where there is no interval."""
     return "" if low is None or high is None else f"{low:,.{digits}f} to {high:,.{digits}f}"
 
 

@@ -54,7 +54,7 @@ def html(
         rows=[_row(row, most, beside) for row in story.rows],
         ratios=[
             {"what": f"{name} against {other}", "value": f"{r.value:.2f} ×", "n": r.n}
-            | {"interval": _interval(r.low, r.high, 2)}
+            | {"interval": results.interval_text(r.low, r.high, 2)}
             for name, other, r in story.ratios
         ],
         latency=[
@@ -98,7 +98,8 @@ def _cards(story: Story) -> list[dict[str, str]]:
         {
             "kicker": f"{name} : {other}",
             "figure": f"{ratio.value:.2f} ×",
-            "text": f"the requests; {_interval(ratio.low, ratio.high, 2) or 'one round'}",
+            "text": "the requests; "
+            + (results.interval_text(ratio.low, ratio.high, 2) or "one round"),
         }
         for name, other, ratio in story.ratios[:4]
     ]
@@ -139,7 +140,9 @@ def _row(row: Row, most: float, sets: list[str]) -> dict[str, Any]:
         "note": row.note,
         "bar": Markup(drawn),
         "capacity": "none" if capacity is None else svg.number(capacity.value),
-        "interval": "" if capacity is None else _interval(capacity.low, capacity.high, 1),
+        "interval": ""
+        if capacity is None
+        else results.interval_text(capacity.low, capacity.high, 1),
         "accuracies": [_accuracy(by_data.get(data)) for data in sets],
         "size": "" if row.megabytes is None else f"{row.megabytes:.1f} MB",
         "memory": "" if row.rss_mib is None else f"{row.rss_mib:,.0f} MiB",
@@ -233,7 +236,3 @@ def _machine(content: Mapping[str, Any]) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
-
-
-def _interval(low: float | None, high: float | None, digits: int) -> str:
-    return "" if low is None or high is None else f"{low:,.{digits}f} to {high:,.{digits}f}"

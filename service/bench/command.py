@@ -53,6 +53,11 @@ def run(model: list[Path] | None, seconds: float, json_file: str | None) -> None
     from service.bench.overhead import measure
     from service.settings import BUNDLED_MODELS
 
+    output = None if json_file in (None, "-") else Path(json_file)
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise typer.BadParameter(
+            f"{output} cannot be written: give a file in a folder that exists", param_hint="--json"
+        )
     if model and len(model) > 1:
         raise BenchError("--http measures one model: give --model once")
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -66,8 +71,10 @@ def run(model: list[Path] | None, seconds: float, json_file: str | None) -> None
     if json_file == "-":
         typer.echo(json.dumps(summary, indent=1))
         return
-    if json_file is not None:
-        Path(json_file).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    if output is not None:
+        temporary = output.with_name(output.name + ".tmp")
+        temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(output)
     share, (low, high) = summary["share"], summary["share_interval"]
     added, (least, most) = summary["added_ms_median"], summary["added_ms_interval"]
     rounds = len(found.shares)

@@ -154,7 +154,9 @@ def test_results_survive_json_with_every_histogram() -> None:
     again = json.loads(results.dump(content))
     assert again == json.loads(json.dumps(content))
     for stored, window in zip(again["windows"], campaign.windows, strict=True):
-        assert results.measurement_of(stored).to_dict() == window.measurement.to_dict()
+        assert (
+            Measurement.from_dict(stored["measurement"]).to_dict() == window.measurement.to_dict()
+        )
     assert Interval(**again["capacities"]["sparse"]) == campaign.capacities()["sparse"]
 
 

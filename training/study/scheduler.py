@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
+from training.files import write_atomically
 from training.study.runs import FAILURE_FILE, LOG_FILE, RESULT_FILE, Run, progress_of
 
 _POLL = 0.5  # seconds
@@ -111,7 +112,7 @@ def _why(ended: _Process) -> str:
     code = ended.process.returncode
     how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
     reason = f"{how}; {last} (more in {ended.folder / LOG_FILE})"
-    (ended.folder / FAILURE_FILE).write_text(reason + "\n", encoding="utf-8")
+    write_atomically(ended.folder / FAILURE_FILE, reason + "\n")
     return reason
 
 
