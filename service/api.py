@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -75,7 +76,7 @@ class Api:
         self.threads = threads or settings.threads
         self.metrics: Metrics | None = None  # to be set before the start; else nobody reads them
         self.lifecycle: Lifecycle | None = None  # likewise
-        self.tell_others: Callable[[], None] = lambda: None  # other processes to reload too
+        self.reload_all: Callable[[], Awaitable[None]] | None = None  # where others serve too
         self._loading: Future[Variants] | None = None
 
     def begin_loading(self, begun: Future[Variants] | None = None) -> None:
@@ -129,15 +130,14 @@ class Api:
         return await self.classifier.classify(variant, texts, deadline)
 
     async def reload(self) -> Variants:
-        """Loads the models anew and uses them, in every process of the service; raises RequestError
-        409 where they are not good, and nothing changes."""
-        variants = await self.reload_here()
-        self.tell_others()
-        return variants
+        """Loads the models anew and uses them, in every process of the service or in none; raises
+        RequestError 409 where they are not good, and nothing changes."""
+        await (self.reload_all or self.reload_here)()
+        return self.variants
 
-    async def reload_here(self) -> Variants:
+    async def reload_here(self) -> None:
         """The same in this process alone."""
-        return await self.reloader.reload()
+        await self.reloader.reload(self.settings.models)
 
     @property
     def stopping(self) -> bool:
@@ -147,7 +147,8 @@ class Api:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         metrics = self.metrics or Metrics(CollectorRegistry())
         self.classifier = Classifier(self.settings, metrics)
-        self.reloader = Reloader(self._load, self.classifier.use, metrics)
+        load = partial(Variants.load, threads=self.threads)
+        self.reloader = Reloader(load, self.classifier.use, metrics)
         self.classifier.use(self._load() if self._loading is None else self._loading.result())
         self._loading = None  # which would keep these models when others are in use
         try:

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 from service import early, keys, logs, protocol, tracing
 from service.access import listening, warn_if_open
 from service.api import Api
-from service.bento_process import forget_the_dead, forward_hangups
+from service.bento_process import cannot_reload_all, forget_the_dead, forward_hangups
 from service.cores import threads_of_worker
 from service.errors import ServiceError
 from service.front import MovesToTheFront, guarded
@@ -96,10 +96,15 @@ def front(bentoml_app: ASGIApp) -> ASGIApp:
     """All that is served, with our guards in front of it; called where the server starts."""
     if index == 1:
         warn_if_open(settings, listening())
+    hang_up = api.reload_here
+    if early.parent is not None:
+        api.reload_all = hang_up = early.parent.reload
+    elif settings.workers > 1:
+        api.reload_all = cannot_reload_all
     api.metrics = Metrics(BentoMLContainer.metrics_client.get().registry)
     forget_the_dead()
     # A request has `timeout_seconds` at most, so that is enough to finish those that were accepted.
-    api.lifecycle = Lifecycle(settings.drain_seconds, settings.timeout_seconds, api.reload_here)
+    api.lifecycle = Lifecycle(settings.drain_seconds, settings.timeout_seconds, hang_up)
     api.lifecycle.install()
     return guarded(api.exchange(own), bentoml_app, own.routes, settings, api.metrics)
 

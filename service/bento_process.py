@@ -1,4 +1,4 @@
-"""Two gaps of BentoML's own process management, filled from outside."""
+"""Gaps of BentoML's own process management, filled or shown from outside."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import signal
 from pathlib import Path
 
 import psutil
+
+from service.errors import RequestError
 
 
 def forward_hangups() -> None:
@@ -21,6 +23,15 @@ def forward_hangups() -> None:
                 worker.send_signal(signal.SIGHUP)
 
     SysHandler.handle_hup = handle_hup
+
+
+async def cannot_reload_all() -> None:
+    """Raises RequestError 409: nobody here can ask all workers of `bentoml serve` and wait."""
+    message = (
+        "several processes serve under `bentoml serve`, and a request reaches one of them: send "
+        "SIGHUP to the main process, or use `crisp serve`"
+    )
+    raise RequestError(409, "one_of_several", message)
 
 
 def forget_the_dead() -> None:

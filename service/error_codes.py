@@ -26,6 +26,7 @@ CODES: dict[int, dict[str, str]] = {
     409: {
         "reload_in_progress": "The models are being loaded already.",
         "models_refused": "The new models are no good; the old ones go on answering.",
+        "one_of_several": "Several processes serve under `bentoml serve`: send it SIGHUP.",
     },
     413: {
         "body_too_large": "The body has more bytes than one may have.",

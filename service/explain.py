@@ -12,6 +12,7 @@ memory, until somebody asks. One text a run, on one thread, so its memory stays 
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ import numpy.typing as npt
 import onnxruntime
 from tokenizers import Encoding
 
-from export.manifest import ModelFolder
+from export.errors import ModelFolderError
+from export.manifest import MODEL_FILE, ModelFolder
 from export.op_library import OpLibrary, open_session, session_options
 from export.packing import pack
 from service.engine import Engine, Prediction
@@ -92,7 +94,7 @@ class ExplainedModel:
     def _open(self) -> tuple[onnxruntime.InferenceSession, tuple[LayerOutputs, ...]]:
         with self._opening:
             if self._opened is None:
-                graph = explained_graph(self._folder.model.read_bytes())
+                graph = explained_graph(self._model())
                 options = session_options(threads=1)  # who wants a prediction comes first
                 options.enable_cpu_mem_arena = False  # it would keep the memory of the longest text
                 session = open_session(
@@ -100,6 +102,17 @@ class ExplainedModel:
                 )
                 self._opened = session, graph.layers
             return self._opened
+
+    def _model(self) -> bytes:
+        """The file, if it is still the one that answers: it may have been exchanged since."""
+        content = self._folder.model.read_bytes()
+        facts = self._folder.manifest.files[MODEL_FILE]
+        if hashlib.sha256(content).hexdigest() != facts.sha256:
+            raise ModelFolderError(
+                f"{self._folder.model} is not the model that is in use any more: load the models "
+                "anew (POST /models/reload or SIGHUP), or put it back"
+            )
+        return content
 
 
 def explain(engine: Engine, model: ExplainedModel, text: str) -> Explanation:

@@ -93,7 +93,7 @@ class Metrics:
         )
 
         # The models. `outcome`: RELOADS.
-        self.reloads = counter("reloads_total", "Exchanges of the models.", "outcome")
+        self.reloads = counter("reloads_total", "Exchanges of the models, by process.", "outcome")
         self.fallback = gauge(
             "operator_fallback", "1 while the compiled operators are not in use.", mode="livemax"
         )

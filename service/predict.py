@@ -19,7 +19,7 @@ from rich.text import Text
 
 from service.engine import Engine, Prediction
 from service.errors import InputError, ModelsError
-from service.variants import default_of, model_folders
+from service.model_folders import default_of, model_folders
 
 BATCH = 256  # texts; the engine cuts them further into packs of bounded tokens
 STDIN = "-"

@@ -1,8 +1,9 @@
 """The main process of `crisp serve`: starts the workers, keeps them running, and ends them.
 
-It holds the listening socket and nothing else: no models, no BentoML. So it is up at once, small,
-and hard to kill by anything that a request may hold. A worker that ends is started again; requests
-that come meanwhile wait in the socket's backlog. Under `bentoml serve`, BentoML does this instead.
+It holds the listening socket and copies of the models' files, but no model and no BentoML. So it is
+up at once, small, and hard to kill by anything that a request may hold. A worker that ends is
+started again; requests that come meanwhile wait in the socket's backlog. All workers take other
+models together (`service/rollout.py`). Under `bentoml serve`, BentoML does this instead.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import os
 import signal
 import socket
 import sys
-import tempfile
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 
-from service.errors import StartError
+from service.channel import Channel
+from service.errors import RequestError, StartError
+from service.rollout import Ended, Models
 from service.settings import Settings
+from service.snapshot import working_folder
 
 BACKLOG = 2048  # connections that wait to be taken
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,35 +33,78 @@ _SECONDS_TO_END = 10.0  # beyond those that a worker gives its requests; then it
 logger = logging.getLogger("crisp.service")
 
 
+class Worker:
+    """A process that serves, and what is said to it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, channel: Channel) -> None:
+        self.process = process
+        self._channel = channel
+        self._answers: list[asyncio.Future[list[str]]] = []  # that are waited for, in order
+        self.hear = channel.hear
+        self.say = channel.say
+
+    async def ask(self, *words: str) -> list[str]:
+        """Its answer; raises Ended."""
+        answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        self._answers.append(answer)
+        self.say(*words)
+        return await answer
+
+    def answered(self, words: list[str]) -> None:
+        answer = self._answers.pop(0)
+        if not answer.done():
+            answer.set_result(words)
+
+    def ended(self) -> None:
+        """Nothing comes any more."""
+        for answer in self._answers:
+            if not answer.done():
+                answer.set_exception(Ended())
+        self._answers.clear()
+        self._channel.close()
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+
+
 class Supervisor:
     """Runs `settings.workers` workers on `listening` until it is told to stop."""
+
+    models: Models
+    _environment: dict[str, str]
 
     def __init__(self, settings: Settings, listening: socket.socket) -> None:
         self.settings = settings
         self.listening = listening
-        self._workers: dict[int, asyncio.subprocess.Process] = {}  # by index, from 1
-        self._ready: set[int] = set()
+        self._workers: dict[int, Worker] = {}  # by index, from 1
+        self._ready: dict[int, Worker] = {}
         self._stop = asyncio.Event()
+        self._tasks = set[asyncio.Task[None]]()
 
     async def run(self) -> None:
         """Returns once SIGTERM or SIGINT has ended all workers.
 
-        Raises StartError where a worker does not get ready at its first start.
+        Raises ModelsError where there are no models, StartError where a worker does not get ready
+        at its first start.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        with tempfile.TemporaryDirectory(prefix="crisp-metrics-") as folder:
-            environment = {
+        with _folder() as folder:
+            self.models = Models(self.settings.models, folder, self.settings.timeout_seconds)
+            metrics = folder / "metrics"
+            metrics.mkdir()
+            self._environment = {
                 **os.environ,
                 **self.settings.to_environment(),
-                "PROMETHEUS_MULTIPROC_DIR": folder,
+                "PROMETHEUS_MULTIPROC_DIR": str(metrics),
             }
             try:
                 async with asyncio.TaskGroup() as group:
                     for index in range(1, self.settings.workers + 1):
-                        group.create_task(self._keep(index, environment))
+                        group.create_task(self._keep(index))
                     group.create_task(self._configure_logs())
             except* StartError as errors:
                 raise errors.exceptions[0] from None
@@ -69,58 +116,63 @@ class Supervisor:
 
         logs.configure(self.settings)
 
-    async def _keep(self, index: int, environment: dict[str, str]) -> None:
+    async def _keep(self, index: int) -> None:
         """Keeps worker `index` running until all are to stop."""
         pause, was_ready = _FIRST_PAUSE, False
         while not self._stop.is_set():
-            ours, theirs = socket.socketpair()
-            with theirs:
-                process = await self._start(index, environment, theirs)
-            self._workers[index] = process
-            reader, writer = await asyncio.open_connection(sock=ours)
+            worker = self._workers[index] = await self._start(index)
             try:
                 if self._stop.is_set():
-                    process.terminate()
-                first = (await reader.readline()).decode().strip()
-                if first == "ready":
+                    worker.process.terminate()
+                first = await worker.hear()
+                if first == ["ready"]:
                     pause, was_ready = _FIRST_PAUSE, True
-                    self._note_ready(index)
-                    while await reader.readline():  # nothing but "reload" comes
-                        self._reload(but=index)
-                code = await process.wait()
+                    self._note_ready(index, worker)
+                    await self._listen(worker)
+                code = await worker.process.wait()
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+                worker.kill()
+                self._ready.pop(index, None)
+                worker.ended()
+                await worker.process.wait()
                 del self._workers[index]
-                self._ready.discard(index)
-                writer.close()
             if self._stop.is_set():
                 return
             if not was_ready:
                 ended = f"the process that serves ended with code {code} before it was ready"
-                raise StartError(first.removeprefix("error: ") or ended)
+                why = first[1] if first[:1] == ["error"] else ended
+                raise StartError(self.models.now.in_words(why))
             logger.error("worker %d ended with code %d: it is started again", index, code)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _start(
-        self, index: int, environment: dict[str, str], parent: socket.socket
-    ) -> asyncio.subprocess.Process:
-        fds = (self.listening.fileno(), parent.fileno())
-        arguments = ("--socket", str(fds[0]), "--parent", str(fds[1]), "--index", str(index))
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "service.worker", *arguments),
-            cwd=ROOT,
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=fds,
-            process_group=0,  # Ctrl-C in a terminal is for us alone, to tell the workers
-        )
+    async def _start(self, index: int) -> Worker:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            fds = (self.listening.fileno(), theirs.fileno())
+            arguments = ("--socket", str(fds[0]), "--parent", str(fds[1]), "--index", str(index))
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "service.worker", *arguments),
+                cwd=ROOT,
+                env={**self._environment, "CRISP_MODELS": str(self.models.now.models)},
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=fds,
+                process_group=0,  # Ctrl-C in a terminal is for us alone, to tell the workers
+            )
+        return Worker(process, await Channel.of(ours))
 
-    def _note_ready(self, index: int) -> None:
-        self._ready.add(index)
+    async def _listen(self, worker: Worker) -> None:
+        """Until `worker` has ended."""
+        while said := await worker.hear():
+            match said:
+                case ["reload", name]:
+                    self._in_background(self._reload_for(worker, name))
+                case _:
+                    worker.answered(said)
+
+    def _note_ready(self, index: int, worker: Worker) -> None:
+        self._ready[index] = worker
         if len(self._ready) == self.settings.workers:
             host, port = self.listening.getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -132,17 +184,48 @@ class Supervisor:
             return
         self._stop.set()
         self.listening.close()  # once the workers close theirs too, nobody waits for nothing
-        for process in self._workers.values():
-            process.terminate()
+        for worker in self._workers.values():
+            worker.process.terminate()
         patience = self.settings.drain_seconds + self.settings.timeout_seconds + _SECONDS_TO_END
         asyncio.get_running_loop().call_later(patience, self._kill)
 
     def _kill(self) -> None:
-        for process in self._workers.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+        for worker in self._workers.values():
+            worker.kill()
 
-    def _reload(self, but: int | None = None) -> None:
-        """Tells the workers to load the models anew, except the one that has."""
-        for index in self._ready - {but}:
-            self._workers[index].send_signal(signal.SIGHUP)
+    def _reload(self) -> None:
+        """Exchanges the models, in the background."""
+        self._in_background(self._reload_for(None, ""))
+
+    async def _reload_for(self, worker: Worker | None, name: str) -> None:
+        """The same, and tells `worker`, of which somebody has asked it under `name`."""
+        try:
+            await self.models.exchange(self._all_ready)
+        except RequestError as error:
+            if worker is not None:
+                worker.say("failed", name, error.code, str(error))
+        else:
+            if worker is not None:
+                worker.say("reloaded", name)
+
+    def _all_ready(self) -> Sequence[Worker] | None:
+        if self._stop.is_set() or len(self._ready) < self.settings.workers:
+            return None
+        return [self._ready[index] for index in sorted(self._ready)]
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """As `working_folder()`; raises StartError where there is no place for it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(working_folder())
+        except OSError as error:
+            message = f"no place for temporary files, set TMPDIR: {error.strerror or error}"
+            raise StartError(message) from None
+        yield folder

@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from export.errors import ModelFolderError
-from export.manifest import MANIFEST_FILE, ModelFolder
+from export.manifest import ModelFolder
 from export.op_library import OpLibrary, find_op_library
 from service.engine import Engine
 from service.errors import ModelsError
+from service.model_folders import default_of, model_folders
 
-DEFAULT_VARIANT = "sparse"  # where there is one; else the first by name
 BASELINE_VARIANT = "dense"  # what the others are compared with, where there is one
 
 logger = logging.getLogger("crisp.service")
@@ -83,30 +83,3 @@ class Variants(Mapping[str, Engine]):
 
     def __len__(self) -> int:
         return len(self._engines)
-
-
-def model_folders(models: Path) -> dict[str, Path]:
-    """The model folders in `models` by variant name; raises ModelsError where there is none."""
-    if not models.is_dir():
-        raise ModelsError(
-            f"{models} is not a folder: expected one with a model folder for each variant; "
-            f"make one with `crisp export RUN --out {models}/NAME`"
-        )
-    if (models / MANIFEST_FILE).is_file():
-        return {models.resolve().name: models}
-    found = {
-        path.name: path
-        for path in sorted(models.iterdir())
-        if path.is_dir() and not path.name.startswith((".", "__"))
-    }
-    if not found:
-        raise ModelsError(
-            f"{models} holds no model folder; make one with `crisp export RUN --out {models}/NAME`"
-        )
-    return found
-
-
-def default_of(names: Iterable[str]) -> str:
-    """The variant that answers where none is asked for."""
-    ordered = sorted(names)
-    return DEFAULT_VARIANT if DEFAULT_VARIANT in ordered else ordered[0]

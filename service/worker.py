@@ -2,17 +2,14 @@
 
     python -m service.worker --socket 3 --parent 4 --index 1
 
-`--socket` is a listening socket, `--parent` a socket to the supervisor: "ready" or "error: ..." go
-out over it once, "reload" whenever the other workers should take other models too, and its end says
-that the supervisor is gone, which ends this process as SIGTERM does. Settings come as variables.
+`--socket` is a listening socket, `--parent` a socket to the supervisor (`service/parent.py`), whose
+end says that it is gone: that ends this process as SIGTERM does. Settings come as variables.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
-import signal
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +18,7 @@ from typing import TYPE_CHECKING
 from service import early
 from service.cores import threads_of_worker
 from service.errors import ServiceError
+from service.parent import Parent
 from service.settings import Settings
 from service.supervisor import BACKLOG
 from service.variants import Variants
@@ -35,7 +33,7 @@ def main() -> None:
     for name in ("--socket", "--parent", "--index"):
         parser.add_argument(name, type=int, required=True)
     given = parser.parse_args()
-    parent = socket.socket(fileno=given.parent)
+    parent = early.parent = Parent(socket.socket(fileno=given.parent))
     try:
         settings = Settings.from_environment()
         threads = threads_of_worker(settings, given.index)
@@ -43,13 +41,13 @@ def main() -> None:
         server = _server(given.index, parent)
         early.models.result()
     except ServiceError as error:
-        parent.sendall(f"error: {error}\n".encode())
+        parent.fail(str(error))
         sys.exit(2)
     early.models = None
     server.run(sockets=[socket.socket(fileno=given.socket)])
 
 
-def _server(index: int, parent: socket.socket) -> uvicorn.Server:
+def _server(index: int, parent: Parent) -> uvicorn.Server:
     """The server, which says that it is ready to `parent`; raises ServiceError."""
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     import bentoml
@@ -63,14 +61,12 @@ def _server(index: int, parent: socket.socket) -> uvicorn.Server:
     from service import app
 
     app.check_settings()
-    app.api.tell_others = lambda: parent.sendall(b"reload\n")
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                asyncio.get_running_loop().add_reader(parent, _end_with, parent)
-                parent.sendall(b"ready\n")
+                await parent.ready(app.api.reloader)
 
     return Server(
         uvicorn.Config(
@@ -82,12 +78,6 @@ def _server(index: int, parent: socket.socket) -> uvicorn.Server:
             server_header=False,
         )
     )
-
-
-def _end_with(parent: socket.socket) -> None:
-    """The supervisor never sends anything: what there is to read is its end."""
-    asyncio.get_running_loop().remove_reader(parent)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ import uvloop
 
 from service.bench.client import BenchError, closed_loop, predict_request
 from service.engine import Engine
-from service.variants import default_of, model_folders
+from service.model_folders import default_of, model_folders
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 EXAMPLES = ROOT / "examples" / "train.tsv"

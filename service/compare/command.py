@@ -132,8 +132,8 @@ def _engines(models: Path | None, names: tuple[str, ...], threads: int | None) -
     from export.op_library import find_op_library
     from service.engine import Engine
     from service.errors import ModelsError
+    from service.model_folders import model_folders
     from service.settings import BUNDLED_MODELS
-    from service.variants import model_folders
 
     where = models or BUNDLED_MODELS
     folders = model_folders(where)

@@ -319,3 +319,16 @@ def test_the_bundled_models_are_explained(variant: str) -> None:
         for number, layer in enumerate(found.layers):
             total = sum(t.received[number] for t in found.tokens if len(t.received) > number)
             assert total == pytest.approx(layer.tokens if layer.queries == "all" else 1, abs=1e-2)
+
+
+def test_a_file_that_was_exchanged_is_not_taken_for_the_model_that_answers(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(models_dir / "sparse", tmp_path / "sparse"))
+    engine = Engine.load(folder, threads=1)
+    shutil.copyfile(models_dir / "dense" / "model.onnx", folder / "model.onnx")
+    model = ExplainedModel(engine.folder, engine.library)
+    with pytest.raises(ModelFolderError, match="is not the model that is in use any more"):
+        explain(engine, model, "a warm film")
+    shutil.copyfile(models_dir / "sparse" / "model.onnx", folder / "model.onnx")
+    assert explain(engine, model, "a warm film").tokens

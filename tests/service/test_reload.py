@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import shutil
 import signal
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
-from running_server import crisp, free_port, running
+from running_server import Server, crisp, free_port, running
 from test_api import held, started
 from test_api import running as run_under_way
 
+from service import keys
 from service.api import Api
 from service.errors import RequestError
 from service.settings import Settings
@@ -116,44 +121,147 @@ def test_only_one_reload_at_a_time(models: Path) -> None:
     assert second.code == "reload_in_progress"
 
 
+def test_whoever_leaves_does_not_block_others(models: Path) -> None:
+    async def scenario() -> list[str]:
+        api = Api(Settings(models=models, threads=1))
+        async with started(api):
+            first = asyncio.ensure_future(api.reload())
+            await asyncio.sleep(0)
+            first.cancel()
+            await asyncio.wait([first])
+            return list(await api.reload())
+
+    assert asyncio.run(scenario()) == ["dense", "sparse"]
+
+
+class Load:
+    """Clients that ask one request after the other while other things happen."""
+
+    def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
+        self.url = url
+        self.headers = headers or {}
+        self.answers: list[int] = []
+        self.lost: list[str] = []  # sent, and no answer came
+
+    async def _client(self, stop: asyncio.Event) -> None:
+        client = httpx.AsyncClient(base_url=self.url, headers=self.headers, timeout=60)
+        async with client:
+            while not stop.is_set():
+                try:
+                    answer = await client.post("/predict", json=TEXTS)
+                    self.answers.append(answer.status_code)
+                except httpx.HTTPError as error:
+                    self.lost.append(repr(error))
+
+    async def during(self, happens: Callable[[], None]) -> None:
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(8):
+                group.create_task(self._client(stop))
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(happens)
+            stop.set()
+
+
+def said(server: Server, words: str, times: int) -> None:
+    """Waits until the log has `words` so many times."""
+    until = time.monotonic() + 60
+    while server.log.count(words) < times:
+        assert time.monotonic() < until, server.log
+        time.sleep(0.05)
+
+
+def serving(models: Path, tmp_path: Path, *options: str) -> AbstractContextManager[Server]:
+    port = free_port()
+    command = crisp("serve", "--models", str(models), "--port", str(port), *options)
+    return running([*command, "--no-access-log"], port, tmp_path / "log")
+
+
+def held_by(server: Server, headers: dict[str, str] | None = None) -> list[dict[str, object]]:
+    """The manifest of `sparse` in each worker: asks over connections until every one has some."""
+    workers = psutil.Process(server.process.pid).children()
+    found: dict[int, dict[str, object]] = {}
+    with contextlib.ExitStack() as stack:
+        for _ in range(500):
+            client = stack.enter_context(httpx.Client(base_url=server.url, timeout=60))
+            facts = client.get("/models", headers=headers).json()["variants"]["sparse"]["manifest"]
+            stream = client._transport._pool.connections[0]  # type: ignore[attr-defined]
+            port = stream._connection._network_stream.get_extra_info("client_addr")[1]
+            for worker in workers:
+                if any(c.raddr and c.raddr.port == port for c in worker.net_connections("tcp")):
+                    assert found.setdefault(worker.pid, facts) == facts
+            if len(found) == len(workers):
+                return list(found.values())
+    raise AssertionError(f"{len(found)} of {len(workers)} workers answer")
+
+
+def manifest_of(folder: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads((folder / "manifest.json").read_text())
+    return content
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_hangup_under_load_loses_no_request(models: Path, tmp_path: Path, workers: int) -> None:
     """Three times: other models, damaged ones, good ones again."""
-    port = free_port()
-    options = ("--models", str(models), "--port", str(port), "--workers", str(workers))
-    command = crisp("serve", *options, "--no-access-log")
 
-    async def load(url: str, stop: asyncio.Event, answers: list[int]) -> None:
-        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            while not stop.is_set():
-                answers.append((await client.post("/predict", json=TEXTS)).status_code)
+    def happens() -> None:
+        exchange(models, "sparse", models / "dense")
+        server.process.send_signal(signal.SIGHUP)
+        said(server, "other models are in use: dense, sparse", 1)
+        damage(models, "sparse")
+        server.process.send_signal(signal.SIGHUP)
+        said(server, f"the models stay as they were: {models / 'sparse' / 'model.onnx'}", 1)
+        exchange(models, "sparse", models / "dense")
+        server.process.send_signal(signal.SIGHUP)
+        said(server, "other models are in use: dense, sparse", 2)
 
-    async def scenario(url: str, hang_up: list[str]) -> list[int]:
-        stop, answers = asyncio.Event(), list[int]()
-        async with asyncio.TaskGroup() as group:
-            for _ in range(8):
-                group.create_task(load(url, stop, answers))
-            await asyncio.sleep(0.5)
-            for expected in hang_up:
-                if "refused" in expected or "stay" in expected:
-                    damage(models, "sparse")
-                else:
-                    exchange(models, "sparse", models / "dense")
-                server.process.send_signal(signal.SIGHUP)
-                before = server.log.count(expected)
-                until = time.monotonic() + 60
-                while server.log.count(expected) < before + workers:
-                    assert time.monotonic() < until, server.log
-                    await asyncio.sleep(0.05)
-            stop.set()
-        return answers
+    with serving(models, tmp_path, "--workers", str(workers)) as server:
+        load = Load(server.url)
+        asyncio.run(load.during(happens))
+        assert held_by(server) == [manifest_of(models / "dense")] * workers
+    assert len(load.answers) > 20
+    assert set(load.answers) == {200}
+    assert not load.lost
 
-    with running(command, port, tmp_path / "log") as server:
-        good, bad = "other models are in use", "the models stay as they were"
-        answers = asyncio.run(scenario(server.url, [good, bad, good]))
-        facts = httpx.get(f"{server.url}/models").json()["variants"]
-    assert len(answers) > 20
-    assert set(answers) == {200}
-    dense = json.loads((models / "dense" / "manifest.json").read_text())
-    assert facts["sparse"]["manifest"] == dense
+
+@pytest.mark.slow
+def test_one_request_reaches_every_worker(models: Path, tmp_path: Path) -> None:
+    """Under load, with two workers: good models in both, bad ones in neither, and a worker that is
+    killed afterwards, while the folder is still damaged, comes back with what the other holds."""
+    before = manifest_of(models / "sparse")
+    keys_file = tmp_path / "keys.json"
+    headers = {"Authorization": f"Bearer {keys.add(keys_file, 'ops', admin=True)}"}
+    answers: list[httpx.Response] = []
+
+    with serving(models, tmp_path, "--workers", "2") as server:
+        assert held_by(server) == [before] * 2
+        assert httpx.post(f"{server.url}/models/reload").status_code == 403  # there are no keys
+    with serving(models, tmp_path, "--workers", "2", "--keys", str(keys_file)) as server:
+
+        def reload() -> httpx.Response:
+            return httpx.post(f"{server.url}/models/reload", headers=headers, timeout=60)
+
+        def happens() -> None:
+            exchange(models, "sparse", models / "dense")
+            answers.append(reload())
+            answers.append(httpx.get(f"{server.url}/models", headers=headers))
+            damage(models, "dense")
+            answers.append(reload())
+            assert not load.lost
+            victim, _ = psutil.Process(server.process.pid).children()
+            victim.kill()
+            said(server, "ready at", 2)
+
+        load = Load(server.url, headers)
+        asyncio.run(load.during(happens))
+        now = held_by(server, headers)
+    new = manifest_of(models / "sparse")
+    assert new != before
+    assert [answer.status_code for answer in answers] == [200, 200, 409]
+    assert answers[0].json()["variants"]["sparse"]["manifest"] == new
+    assert answers[2].json()["error"]["code"] == "models_refused"
+    assert str(models / "dense" / "model.onnx") in answers[2].json()["error"]["message"]
+    assert now == [new] * 2
+    assert set(load.answers) == {200}
+    assert len(load.lost) <= 8  # those that the killed one had in hand

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from running_server import Server, crisp, free_port, running
 
+from service import keys
 from service.cores import cores, threads_of_worker
 from service.settings import Settings
 
@@ -159,6 +160,21 @@ def test_workers_do_not_outlive_their_supervisor(models_dir: Path, tmp_path: Pat
         gone, alive = psutil.wait_procs(workers, timeout=60)
         assert not alive
         assert len(gone) == 1
+
+
+@pytest.mark.slow
+def test_bentoml_serve_with_several_workers_says_that_a_request_reaches_one(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    port, file = free_port(), tmp_path / "keys.json"
+    headers = {"Authorization": f"Bearer {keys.add(file, 'ops', admin=True)}"}
+    command = [sys.executable, "-m", "bentoml", "serve", "--port", str(port)]
+    settings = {"CRISP_MODELS": str(models_dir), "CRISP_WORKERS": "2", "CRISP_KEYS": str(file)}
+    with running(command, port, tmp_path / "log", **settings) as server:
+        answer = httpx.post(f"{server.url}/models/reload", headers=headers, timeout=60)
+        assert answer.status_code == 409
+        assert answer.json()["error"]["code"] == "one_of_several"
+        assert "SIGHUP" in answer.json()["error"]["message"]
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ import pytest
 from export.op_library import find_op_library
 from service.engine import Engine
 from service.errors import ModelsError
-from service.variants import Variants, default_of, model_folders
+from service.model_folders import default_of, model_folders
+from service.variants import Variants
 
 
 def test_every_sub_folder_is_a_variant_and_sparse_is_the_default(models_dir: Path) -> None:
