@@ -32,6 +32,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service import tracing
 from service.classifier import Classifier
 from service.endpoints import (
     bentoml_schema,
@@ -155,6 +156,7 @@ class Api:
             yield
         finally:
             self.classifier.close()
+            await tracing.end()
 
     def _load(self) -> Variants:
         return Variants.load(self.settings.models, threads=self.threads)

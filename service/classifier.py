@@ -18,7 +18,7 @@ from time import perf_counter
 
 from tokenizers import Encoding
 
-from service import server_timing
+from service import server_timing, tracing
 from service.admission import Limits, Refused
 from service.batcher import Batcher
 from service.engine import Answer, Engine, Row, Timing
@@ -125,6 +125,7 @@ class Classifier:
             self._observer.asked(variant, outcome, len(texts))
         self._observer.answered(variant, answer)
         server_timing.note(answer.timing)
+        tracing.note(variant, answer)
         if self.shadow is not None:
             self.shadow.offer(variant, texts, answer.predictions)
         return answer

@@ -15,12 +15,12 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any
 
-from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.settings import Settings
@@ -32,6 +32,9 @@ _PLAIN = re.compile(r"[!#-<>-~]+")  # printable ASCII without blanks, quotes and
 
 # The X-Request-ID of the request that is being answered.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+# Gives the trace of that request; set where there are traces (`service/tracing.py`).
+trace_id: Callable[[], str | None] | None = None
 
 access = logging.getLogger("crisp.access")
 
@@ -56,9 +59,9 @@ def facts_of(record: logging.LogRecord) -> dict[str, Any]:
     identifier = request_id.get()
     if identifier is not None:
         facts.setdefault("request_id", identifier)
-    span = trace.get_current_span().get_span_context()
-    if span.is_valid:
-        facts["trace_id"] = f"{span.trace_id:032x}"
+    trace = trace_id and trace_id()
+    if trace:
+        facts["trace_id"] = trace
     return facts
 
 

@@ -3,21 +3,36 @@
     OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 crisp serve
 
 The standard variables of OpenTelemetry say where the traces go, under which name and how many are
-kept (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, ...). A caller's `traceparent` is continued.
+kept (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, ...). A caller's `traceparent` is continued. Under the
+span of a request are three for each model that it asks: `tokenize`, `queue` and `inference`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp
 
+from service import logs
+from service.engine import Answer
 from service.errors import SettingsError
 from service.logs import QUIET, request_id
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Tracer
+
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+_SECONDS_TO_SEND = 5.0  # what is left when the process ends, to a collector that may be gone
+
+_provider: TracerProvider | None = None  # of this process, where somebody asks for traces
+_tracer: Tracer | None = None
 
 
 def endpoint(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -53,9 +68,13 @@ def traced(app: ASGIApp, environment: Mapping[str, str] = os.environ) -> ASGIApp
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     name = environment.get("OTEL_SERVICE_NAME") or "crisp"
-    # It sends what is left when the process ends.
-    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
+    resource = Resource.create({SERVICE_NAME: name})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # `end` does
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+
+    global _provider, _tracer
+    _provider, _tracer = provider, provider.get_tracer("crisp")
+    logs.trace_id = _trace_id
 
     def name_request(span: Any, _scope: Any) -> None:
         span.set_attribute("crisp.request_id", request_id.get() or "")
@@ -67,3 +86,45 @@ def traced(app: ASGIApp, environment: Mapping[str, str] = os.environ) -> ASGIApp
         server_request_hook=name_request,
         exclude_spans=["receive", "send"],
     )
+
+
+def note(variant: str, answer: Answer) -> None:
+    """Adds spans of what `variant` did for the request that is being answered.
+
+    They stand end to end, the last one ends now: where texts ran in several batches, `queue` is all
+    the waiting together, and `inference` all the running.
+    """
+    if _tracer is None:
+        return
+    facts: dict[str, str | int] = {
+        "crisp.variant": variant,
+        "crisp.texts": len(answer.predictions),
+        "crisp.tokens": sum(prediction.tokens for prediction in answer.predictions),
+    }
+    timing, end = answer.timing, time.time_ns()
+    for name, milliseconds in (
+        ("inference", timing.inference_ms),
+        ("queue", timing.queue_ms),
+        ("tokenize", timing.tokenize_ms),
+    ):
+        start = end - round(1e6 * milliseconds)
+        _tracer.start_span(name, attributes=facts, start_time=start).end(end)
+        end = start
+
+
+async def end() -> None:
+    """Sends what is left, before the process ends: a signal ends it, and nothing runs after that.
+    A collector that does not answer is not waited for."""
+    if _provider is None:
+        return
+    sending = threading.Thread(target=_provider.shutdown, daemon=True)
+    sending.start()
+    await asyncio.to_thread(sending.join, _SECONDS_TO_SEND)
+
+
+def _trace_id() -> str | None:
+    """Of the request that is being answered."""
+    from opentelemetry import trace
+
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else None
