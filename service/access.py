@@ -1,4 +1,4 @@
-"""Who may ask, and how often: API keys and their rate limit, as ASGI middleware.
+"""Who may ask, and how often: API keys and their rate limit.
 
     Authorization: Bearer crisp_...
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 
 import psutil
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from service.errors import RequestError
 from service.keys import Key, KeyRing
@@ -73,28 +73,21 @@ class TokenBucket:
 
 
 class Access:
-    """Lets through what may pass; raises RequestError (401, 403 or 429) for the rest.
+    """Knows the keys of `settings`, and how often each has asked."""
 
-    The key's name goes into `scope["state"]["key"]`, for the log.
-    """
-
-    def __init__(
-        self, app: ASGIApp, settings: Settings, rejected: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, settings: Settings, rejected: Callable[[], None] = lambda: None) -> None:
         """`rejected` is called for every request that comes too soon."""
-        self.app = app
         self._rejected = rejected
         self._keys = None if settings.keys is None else KeyRing(settings.keys)
         self._rate = None if settings.rate_limit is None else settings.rate_limit / settings.workers
         self._burst = max(1.0, settings.rate_burst / settings.workers)
         self._buckets = dict[str, TokenBucket]()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_open(scope["path"]):
-            self._admit(scope)
-        await self.app(scope, receive, send)
-
-    def _admit(self, scope: Scope) -> None:
+    def check(self, scope: Scope) -> None:
+        """Raises RequestError (401, 403 or 429) where the request in `scope` may not pass. The name
+        of its key goes into `scope["state"]["key"]`, for the log."""
+        if _is_open(scope["path"]):
+            return
         admin_only = scope["path"] in ADMIN
         if self._keys is None:
             if admin_only:

@@ -51,8 +51,8 @@ from service.errors import RequestError
 from service.exchange import Exchange
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
-from service.middleware import error_response
 from service.reload import Reloader
+from service.reply import error_response
 from service.schemas import JsonRequest, parse
 from service.settings import Settings
 from service.variants import Variants

@@ -1,8 +1,8 @@
 """One request and its answer: the ASGI application around the endpoints.
 
 - The client that goes away before its answer costs nothing more: the endpoint is cancelled, and
-  what waits in the queue goes with it. ASGI tells of it only to whoever asks, so once the body has
-  been read, a task asks.
+  what waits in the queue goes with it. ASGI tells of it only to whoever asks, which takes a task of
+  its own for each request: here the connection tells (`service/protocol.py`).
 - The answer says where the time went (`service/server_timing.py`).
 - While the service stops, every answer closes its connection: a client that keeps connections open
   would else send its next request just when the server closes.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -28,7 +28,15 @@ from service import server_timing
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
+CONNECTION = "crisp.connection"  # the ASGI extension that is a Connection
 _CLOSE = (b"connection", b"close")
+
+
+class Connection(Protocol):
+    """What the server tells of the client of a request."""
+
+    on_lost: Callable[[], None] | None
+    """Called when the client goes after its request has come whole."""
 
 
 class Exchange:
@@ -49,69 +57,54 @@ class Exchange:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        client = _Client(receive, send)
+        endpoint = self._endpoints.get((scope["method"], scope["path"]))
+        if endpoint is None:
+            await self.app(scope, receive, _closing(send) if self._is_stopping() else send)
+            return
         stopping = self._is_stopping()
         token, timings = server_timing.begin()
-
-        async def completed(message: Message) -> None:
-            if message["type"] == "http.response.start" and (timings or stopping):
-                headers = message["headers"] = list(message.get("headers", ()))
-                if timings:
-                    headers.append(server_timing.header(timings))
-                if stopping:
-                    headers.append(_CLOSE)
-            await client.send(message)
-
+        client = _Client(scope)
         try:
-            endpoint = self._endpoints.get((scope["method"], scope["path"]))
-            if endpoint is None:
-                await self.app(scope, client.receive, completed)
-            else:
-                response = await endpoint(Request(scope, client.receive))
-                await response(scope, client.receive, completed)
+            response = await endpoint(Request(scope, receive))
+            if timings:
+                response.raw_headers.append(server_timing.header(timings))
+            if stopping:
+                response.raw_headers.append(_CLOSE)
+            await response(scope, receive, send)
         except asyncio.CancelledError:
             if not client.gone:
                 raise
             client.task.uncancel()
         finally:
-            client.stop_watching()
+            client.forget()
             server_timing.end(token)
 
 
 class _Client:
-    """`receive` and `send` of a request; cancels the task that it was made in when the client goes
-    after its request and before its answer."""
+    """Cancels the task that it is made in when the client of `scope` goes."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope) -> None:
         task = asyncio.current_task()
         assert task is not None
         self.task: asyncio.Task[Any] = task
         self.gone = False
-        self._receive = receive
-        self._send = send
-        self._answered = False
-        self._watch: asyncio.Future[Message] | None = None
+        self._connection: Connection | None = scope.get("extensions", {}).get(CONNECTION)
+        if self._connection is not None:
+            self._connection.on_lost = self._leave
 
-    async def receive(self) -> Message:
-        message = await self._receive()
-        whole = message["type"] == "http.request" and not message.get("more_body")
-        if whole and self._watch is None:
-            self._watch = asyncio.ensure_future(self._receive())
-            self._watch.add_done_callback(self._heard)
-        return message
+    def forget(self) -> None:
+        if self._connection is not None:
+            self._connection.on_lost = None
 
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            self._answered = True
-        await self._send(message)
+    def _leave(self) -> None:
+        self.gone = True
+        self.task.cancel()
 
-    def stop_watching(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
 
-    def _heard(self, watch: asyncio.Future[Message]) -> None:
-        if self._answered or watch.cancelled() or watch.exception():
-            return
-        if watch.result()["type"] == "http.disconnect":
-            self.gone = True
-            self.task.cancel()
+def _closing(send: Send) -> Send:
+    async def closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), _CLOSE]
+        await send(message)
+
+    return closing

@@ -1,12 +1,13 @@
 """What every request passes before an endpoint sees it, and in which order.
 
-    RequestId, traces, AccessLog, Counted, SecurityHeaders, ErrorShape, KnownPaths,
-    Access (keys, rates), BodyLimit, and then an endpoint of ours or of BentoML's
+    RequestId, traces, AccessLog, Front: is the path known, who asks and how often, how long is
+    the body; and then an endpoint of ours or of BentoML's
 
 It stands in front of BentoML's own middleware, for two reasons. BentoML labels its metrics with the
 path of every request, whatever that is, and keeps each label for good: a thousand made-up paths
 would be a thousand time series, in the service and in Prometheus. And its middleware for metrics,
-traces and access log costs more than a short inference; ours does the same work once.
+traces and access log costs more than a short inference. For that reason `Front` is one piece too,
+and not a layer for each check with a `send` of its own.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
+from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access import Access
 from service.logs import AccessLog
 from service.metrics import Metrics
-from service.middleware import BodyLimit, ErrorShape, RequestId, SecurityHeaders
+from service.middleware import RequestId, limited
+from service.reply import Reply
 from service.settings import Settings
 from service.tracing import traced
 
@@ -38,77 +41,85 @@ def guarded(
 ) -> ASGIApp:
     """`own` with its `routes`, and beside it the BENTOML_PATHS of `bentoml`, behind every guard;
     counts requests in `metrics`."""
+    app: ASGIApp = Front(own, bentoml, routes, settings, metrics)
+    if settings.access_log:
+        app = AccessLog(app, texts=settings.log_texts)
+    return RequestId(traced(app))
 
-    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        ours = scope["type"] == "http" and scope["path"] not in BENTOML_PATHS
-        await (own if ours else bentoml)(scope, receive, send)
 
-    app: ASGIApp = BodyLimit(dispatch, settings.max_body_bytes)
-    app = Access(app, settings, metrics.rejections.labels("rate_limit").inc)
-    app = KnownPaths(app, routes)
-    app = Counted(SecurityHeaders(ErrorShape(app)), metrics)
-    app = traced(AccessLog(app, texts=settings.log_texts))
-    return RequestId(app)
+class Front:
+    """Lets a request through to its endpoint, or raises why not; what is raised here and there
+    becomes an answer. Counts and times every answer."""
+
+    def __init__(
+        self,
+        own: ASGIApp,
+        bentoml: ASGIApp,
+        routes: Sequence[BaseRoute],
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        self._own = own
+        self._bentoml = bentoml
+        self._paths = KnownPaths(routes)
+        self._access = Access(settings, metrics.rejections.labels("rate_limit").inc)
+        self._max_body_bytes = settings.max_body_bytes
+        self._metrics = metrics
+        self._counted: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._other(scope, receive, send)
+            return
+        began = perf_counter()
+        reply = Reply(scope, receive, send)
+        endpoint = OTHER
+        try:
+            endpoint = self._paths.endpoint(scope)
+            self._access.check(scope)
+            receive = limited(scope, receive, self._max_body_bytes)
+            app = self._bentoml if endpoint in BENTOML_PATHS else self._own
+            await app(scope, receive, reply.send)
+        except Exception as error:
+            await reply.fail(error)
+        if reply.complete:
+            self._count(endpoint, reply.status, perf_counter() - began)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # nothing here speaks it
+            await receive()
+            await send({"type": "websocket.close"})
+        else:
+            await self._bentoml(scope, receive, send)
+
+    def _count(self, endpoint: str, status: int, seconds: float) -> None:
+        counted = self._counted.get((endpoint, status))
+        if counted is None:  # looking them up by their labels takes longer than counting
+            requests = self._metrics.http_requests.labels(endpoint, str(status))
+            counted = requests, self._metrics.http_seconds.labels(endpoint)
+            self._counted[endpoint, status] = counted
+        counted[0].inc()
+        counted[1].observe(seconds)
 
 
 class KnownPaths:
-    """Raises HTTPException 404 for a path that is nobody's, and closes WebSockets."""
+    """The paths of `routes` and BentoML's, by which requests are counted."""
 
-    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
-        self.app = app
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
         plain = {r.path for r in routes if isinstance(r, Route) and not r.param_convertors}
-        self._paths = BENTOML_PATHS | plain
+        self._plain = BENTOML_PATHS | plain
         self._patterns = [r for r in routes if not (isinstance(r, Route) and r.path in plain)]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close"})
-            return
-        if scope["type"] == "http":
-            endpoint = self._endpoint(scope)
-            if endpoint is None:
-                raise HTTPException(404)
-            scope.setdefault("state", {})["endpoint"] = endpoint
-        await self.app(scope, receive, send)
-
-    def _endpoint(self, scope: Scope) -> str | None:
-        """The path of the route that `scope` is for, with the names of its parameters."""
+    def endpoint(self, scope: Scope) -> str:
+        """The path of the route that `scope` is for, with the names of its parameters; raises
+        HTTPException 404 for one that is nobody's."""
         path: str = scope["path"]
-        if path in self._paths:
+        if path in self._plain:
             return path
         for route in self._patterns:
             if route.matches(scope)[0] is not Match.NONE:
                 return str(getattr(route, "path", OTHER))
-        return None
-
-
-class Counted:
-    """Counts requests by endpoint and status, and times them; made-up paths count as OTHER."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app = app
-        self.metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        began = perf_counter()
-        state = scope.setdefault("state", {})
-        status = 0
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-            if message["type"] == "http.response.body" and not message.get("more_body"):
-                endpoint = state.get("endpoint", OTHER)
-                self.metrics.http_requests.labels(endpoint, str(status)).inc()
-                self.metrics.http_seconds.labels(endpoint).observe(perf_counter() - began)
-
-        await self.app(scope, receive, watched)
+        raise HTTPException(404)
 
 
 class MovesToTheFront:

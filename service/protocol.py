@@ -5,7 +5,8 @@ client that sends a byte now and then (slow loris), or headers without end, woul
 or memory for nothing. Here the headers must come whole within `header_timeout_seconds` and
 `max_header_bytes`, and a process holds `max_connections` at most; what is refused gets the one
 error shape where an answer is still possible. Bodies have their own bounds:
-`service/middleware.py` and `timeout_seconds`.
+`service/middleware.py` and `timeout_seconds`. Whoever answers a request is told when its client
+goes: `service/exchange.py`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import asyncio
 import contextlib
 import json
 import resource
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, _get_status_line
 
+from service.exchange import CONNECTION
 from service.settings import Settings
 
 SPARE_FILES = 512  # beside connections: models, logs, the event loop
@@ -57,6 +60,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_bytes = 0  # of headers that are whole
         self._pending_bytes = 0  # that came while they were not
         self._refused = False
+        self.on_lost: Callable[[], None] | None = None
+        self._extensions = {CONNECTION: self}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -68,6 +73,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+        if self.on_lost is not None and not self.cycle.more_body:
+            self.on_lost()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -82,6 +89,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
         self._in_headers = True
         self._header_bytes = self._pending_bytes = 0
 

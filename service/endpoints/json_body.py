@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from pydantic import BaseModel
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive
 
 from service.errors import RequestError
+from service.middleware import header
 
 
 async def json_body(request: Request, deadline: float) -> bytes:
@@ -16,25 +18,40 @@ async def json_body(request: Request, deadline: float) -> bytes:
 
     Raises RequestError: 415 for another type, 408 where it is late, 400 where it breaks off.
     """
-    content_type = request.headers.get("content-type", "none")
+    content_type = header(request.scope, b"content-type").decode("latin-1")
+    if content_type != "application/json":
+        _check_type(content_type)
+    began = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await _body(request.receive)
+    except TimeoutError:
+        message = f"the body was not complete after {deadline - began:g} seconds"
+        raise RequestError(408, "incomplete_body", message) from None
+
+
+def _check_type(content_type: str) -> None:
     media_type, _, parameters = content_type.partition(";")
     charset = parameters.strip().lower().replace('"', "")
     if media_type.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
         raise RequestError(
             415,
             "unsupported_media_type",
-            f"expected Content-Type: application/json (UTF-8), got {content_type[:100]!r}",
+            "expected Content-Type: application/json (UTF-8), got "
+            f"{content_type[:100] or 'none'!r}",
         )
-    began = asyncio.get_running_loop().time()
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await request.body()
-    except ClientDisconnect:  # nobody is left to read this, but the log should stay quiet
-        message = "the connection was closed before the body was complete"
-        raise RequestError(400, "incomplete_body", message) from None
-    except TimeoutError:
-        message = f"the body was not complete after {deadline - began:g} seconds"
-        raise RequestError(408, "incomplete_body", message) from None
+
+
+async def _body(receive: Receive) -> bytes:
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":  # nobody is left to read this, but the log is quiet
+            gone = "the connection was closed before the body was complete"
+            raise RequestError(400, "incomplete_body", gone)
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
 
 
 def json_response(response: BaseModel) -> Response:

@@ -12,24 +12,28 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from export.manifest import ModelFolder
 from service.api import Api
 from service.endpoints.compare import comparison
 from service.engine import Answer, Engine, Prediction, Timing
 from service.errors import ModelsError
-from service.middleware import BodyLimit, ErrorShape
+from service.exchange import Exchange
+from service.front import Front
+from service.metrics import Metrics
 from service.settings import Settings
 
 
-def client_of(app: ASGIApp) -> httpx.AsyncClient:
-    """A client of `app` in this process, with the middleware that the service puts around it."""
-    wrapped = ErrorShape(BodyLimit(app, max_bytes=1000))
+def client_of(app: Starlette, served: Exchange | None = None) -> httpx.AsyncClient:
+    """A client of `app` in this process, or of what is served of it, behind the guards of the
+    service."""
+    settings, metrics = Settings(max_body_bytes=1000), Metrics(CollectorRegistry())
+    wrapped = Front(served or app, app, app.routes, settings, metrics)
     transport = httpx.ASGITransport(wrapped, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
@@ -37,7 +41,7 @@ def client_of(app: ASGIApp) -> httpx.AsyncClient:
 @contextlib.asynccontextmanager
 async def started(api: Api) -> AsyncIterator[httpx.AsyncClient]:
     app = api.app()
-    async with app.router.lifespan_context(app), client_of(api.exchange(app)) as client:
+    async with app.router.lifespan_context(app), client_of(app, api.exchange(app)) as client:
         yield client
 
 

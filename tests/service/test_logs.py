@@ -13,6 +13,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -20,8 +21,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from service import logs
+from service.front import Front
 from service.logs import AccessLog, JsonLines, TextLines
-from service.middleware import ErrorShape, RequestId
+from service.metrics import Metrics
+from service.middleware import RequestId
 from service.settings import Settings
 
 Said = Callable[[], str]  # what was logged since it was last asked
@@ -44,6 +47,10 @@ APP = Starlette(
         Route("/metrics", fail),
     ]
 )
+
+
+def fronted() -> ASGIApp:
+    return Front(APP, APP, APP.routes, Settings(), Metrics(CollectorRegistry()))
 
 
 @pytest.fixture
@@ -118,7 +125,7 @@ def test_without_access_log_there_is_no_line(said: Said) -> None:
 
 def test_probes_are_logged_when_they_fail_only(said: Said) -> None:
     logs.configure(Settings(log_format="json"))
-    app = AccessLog(ErrorShape(APP))
+    app = AccessLog(fronted())
     ask(app, "GET", "/livez")
     assert said() == ""
     ask(app, "GET", "/metrics")
@@ -129,7 +136,7 @@ def test_probes_are_logged_when_they_fail_only(said: Said) -> None:
 
 def test_a_failure_is_one_line_with_the_id_of_its_request(said: Said) -> None:
     logs.configure(Settings(log_format="json"))
-    ask(ErrorShape(APP), "GET", "/fail", **{"X-Request-ID": "mine"})
+    ask(fronted(), "GET", "/fail", **{"X-Request-ID": "mine"})
     (line,) = json_lines(said)
     assert (line["message"], line["level"]) == ("GET /fail failed", "ERROR")
     assert line["request_id"] == "mine"
@@ -139,7 +146,7 @@ def test_a_failure_is_one_line_with_the_id_of_its_request(said: Said) -> None:
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_path_forges_a_line(said: Said, log_format: str) -> None:
     logs.configure(Settings(log_format=log_format))  # type: ignore[arg-type]
-    app = AccessLog(ErrorShape(APP))
+    app = AccessLog(fronted())
     for path in ("/x%0AINFO%20all%20is%20well", "/%1b[31m", "/" + "x" * 5000, "/a=b%22c"):
         ask(app, "GET", path)
     lines = said().splitlines()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -13,10 +15,18 @@ from test_api import held, started
 from test_api import running as run_under_way
 
 from service.api import Api
+from service.exchange import CONNECTION
 from service.metrics import OUTCOMES, REASONS, RELOADS, SHADOWS, Metrics
 from service.settings import Settings
 
 TEXTS = {"texts": ["a warm film", "a dull film"]}
+
+
+@dataclass
+class Client:
+    """Of a request: `test_protocol.py` shows how a real one says that it has gone."""
+
+    on_lost: Callable[[], None] | None = None
 
 
 class Counted:
@@ -110,35 +120,34 @@ def test_a_client_that_leaves_is_dropped_from_the_queue(
 ) -> None:
     counted = Counted(models_dir)
     body = b'{"texts": ["a warm film"]}'
+    client = Client()
     scope = {
         "type": "http", "method": "POST", "path": "/predict", "query_string": b"",
         "headers": [(b"content-type", b"application/json")],
+        "extensions": {CONNECTION: client},
     }  # fmt: skip
 
     async def scenario() -> tuple[int, int, list[object]]:
-        leave, sent = asyncio.Event(), list[object]()
-        messages = iter([{"type": "http.request", "body": body}])
+        sent = list[object]()
 
         async def receive() -> object:
-            for message in messages:
-                return message
-            await leave.wait()
-            return {"type": "http.disconnect"}
+            return {"type": "http.request", "body": body}
 
         async def send(message: object) -> None:
             sent.append(message)
 
-        async with started(counted.api) as client, asyncio.TaskGroup() as group:
+        async with started(counted.api) as other, asyncio.TaskGroup() as group:
             batcher = counted.api.classifier.batcher
             with held(counted.api.variants.default, monkeypatch):
-                group.create_task(client.post("/predict", json=TEXTS))
+                group.create_task(other.post("/predict", json=TEXTS))
                 await run_under_way(counted.api)
                 served = counted.api.exchange(counted.api.app())
                 gone = group.create_task(served(scope, receive, send))  # type: ignore[arg-type]
                 while not batcher.waiting:
                     await asyncio.sleep(0.001)
                 before = batcher.waiting
-                leave.set()
+                assert client.on_lost is not None
+                client.on_lost()
                 await gone
                 return before, batcher.waiting, sent
 
@@ -146,6 +155,7 @@ def test_a_client_that_leaves_is_dropped_from_the_queue(
     assert before > 0
     assert after == 0
     assert not sent
+    assert client.on_lost is None
     assert counted.value("requests_total", variant="sparse", outcome="gone") == 1
 
 

@@ -20,6 +20,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from service import protocol
+from service.exchange import CONNECTION, Connection
 from service.settings import Settings
 
 MAX_HEADERS = 2048
@@ -33,7 +34,20 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         message = await receive()
         length += len(message.get("body", b""))
         more = message.get("more_body", False)
+    if scope["path"] == "/wait":
+        await lost(scope["extensions"][CONNECTION])
     await PlainTextResponse(f"{scope['path']} {length}")(scope, receive, send)
+
+
+LOST = threading.Event()  # set when the client of a request to /wait has gone
+
+
+async def lost(connection: Connection) -> None:
+    gone = asyncio.Event()
+    connection.on_lost = gone.set
+    await gone.wait()
+    connection.on_lost = None
+    LOST.set()
 
 
 @contextlib.contextmanager
@@ -203,3 +217,14 @@ def test_connections_beyond_the_limit_are_refused_and_others_go_on() -> None:
         finally:
             for connection in held:
                 connection.close()
+
+
+def test_whoever_answers_is_told_when_the_client_of_a_whole_request_goes(port: int) -> None:
+    LOST.clear()
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(get("/wait"))
+        client.settimeout(0.1)
+        with pytest.raises(TimeoutError):  # it waits for an answer, and is not taken for gone
+            client.recv(1)
+        assert not LOST.is_set()
+    assert LOST.wait(30)

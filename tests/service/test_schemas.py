@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from service import strict_json
 from service.errors import RequestError
-from service.middleware import error_response
+from service.reply import error_response
 from service.schemas import PredictRequest, parse
 
 JSON = st.recursive(
