@@ -25,6 +25,7 @@ SHORT = {
     # What a busy machine does under load says nothing about the service: only that nothing breaks.
     "overload.py": ("--seconds", "2", "--times", "3", "--keep", "0", "--max-wait", "20"),
 }
+HELPERS = {"fault_server.py", "plateau.py", "test_plateau.py", Path(__file__).name}
 WALL_CLOCK = {"time.time", "datetime.now", "datetime.utcnow"}
 MAY_TELL_THE_TIME = {"logs.py", "keys.py"}  # when a line was written, when a key was made
 
@@ -47,7 +48,7 @@ def test_in_short(script: str, tmp_path: Path) -> None:
 
 
 def test_every_script_is_tried_and_has_its_row() -> None:
-    scripts = {path.name for path in HERE.glob("*.py")} - {"fault_server.py", Path(__file__).name}
+    scripts = {path.name for path in HERE.glob("*.py")} - HELPERS
     assert scripts == set(SHORT)
     table = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     assert set(re.findall(r"tests/faults/(\w+\.py)", table)) >= scripts
