@@ -1,4 +1,4 @@
-"""Whether memory has stopped growing: what `soak.py` judges by, and the smallest leak that it sees."""
+"""Whether memory has stopped growing: what `soak.py` judges by, and how small a leak it sees."""
 
 from __future__ import annotations
 
