@@ -125,7 +125,7 @@ class Classifier:
             self._observer.asked(variant, outcome, len(texts))
         self._observer.answered(variant, answer)
         server_timing.note(answer.timing)
-        tracing.note(variant, answer)
+        tracing.note(variant, answer.timing, answer.predictions)
         if self.shadow is not None:
             self.shadow.offer(variant, texts, answer.predictions)
         return answer

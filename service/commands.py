@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional, get_args, get_origin
 
 import typer
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 from pydantic.fields import FieldInfo
 
 from service.bench.command import with_http
@@ -90,26 +90,44 @@ def _with_every_setting(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
-    """The option of a setting; None where it is not given, since the default is the last resort."""
+    """The option of a setting; None where it is not given, since the default is the last resort.
+
+    Typer does not read what is given for it: Settings does, as from a variable or a file, and names
+    the value where it is bad.
+    """
     from service.settings import flag
 
-    spelled = flag(name)
-    if field.annotation is bool:
+    spelled, kind = flag(name), next(k for k in _kinds(field) if k is not type(None))
+    if kind is bool:
         spelled += f"/--no-{spelled[2:]}"
     extra = field.json_schema_extra
     assert isinstance(extra, dict)
-    limits = {type(limit): limit for limit in field.metadata}
-    low, high = limits.get(Ge), limits.get(Le)
+    signs = ((Gt, "gt", ">"), (Ge, "ge", ">="), (Le, "le", "<="))
+    limits = [
+        f"{sign}{getattr(limit, value)}"
+        for group, value, sign in signs
+        for limit in field.metadata
+        if isinstance(limit, group)
+    ]
     option = typer.Option(
         spelled,
         help=field.description,
-        show_default=str(extra["shown"] or field.default),
+        metavar=None if kind is bool else f"<{getattr(kind, '__name__', kind).lower()}>",
+        show_default=", ".join((str(extra["shown"] or field.default), *limits)),
         rich_help_panel=str(extra["group"]),
-        min=None if low is None else low.ge,
-        max=None if high is None else high.le,
     )
-    kind = Annotated[Optional[field.annotation], option]  # type: ignore[name-defined]  # noqa: UP045
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+    given = kind if kind in (bool, Path) else str
+    annotation = Annotated[Optional[given], option]  # type: ignore[valid-type]  # noqa: UP045
+    parameter = inspect.Parameter
+    return parameter(name, parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _kinds(field: FieldInfo) -> tuple[Any, ...]:
+    """The types of a field, of a union each; the words of a Literal as `a|b`."""
+    annotation = field.annotation
+    if get_origin(annotation) is Literal:
+        return ("|".join(get_args(annotation)),)
+    return get_args(annotation) or (annotation,)
 
 
 def predict(

@@ -37,6 +37,7 @@ CODES: dict[int, dict[str, str]] = {
         "invalid_request": "The JSON is not what is asked for; `field` says where.",
         "empty_text": "A text holds nothing but blanks.",
         "unreadable_text": "A text holds half a surrogate pair or a NUL character.",
+        "pair": "Two strings in `inputs` are a pair, which the models do not read.",
         "too_many_texts": "There are more texts than one request may have.",
         "unknown_variant": "There is no model of this name.",
     },

@@ -118,7 +118,11 @@ class ExplainedModel:
 def explain(engine: Engine, model: ExplainedModel, text: str) -> Explanation:
     """Explains the prediction of `engine` for `text`, which must not hold lone surrogates; `model`
     is of the same folder."""
-    encoding = engine.encode(text)
+    return explain_tokens(engine, model, engine.encode(text))
+
+
+def explain_tokens(engine: Engine, model: ExplainedModel, encoding: Encoding) -> Explanation:
+    """The same, of a text that `engine.encode` has tokenised."""
     found, outputs = model.run(encoding.ids)
     (prediction,) = engine.predictions(found["logits"], [encoding])
     tokens = list(_tokens(encoding))

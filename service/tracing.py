@@ -13,13 +13,13 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp
 
 from service import logs
-from service.engine import Answer
+from service.engine import Prediction, Timing
 from service.errors import SettingsError
 from service.logs import QUIET, request_id
 
@@ -88,7 +88,7 @@ def traced(app: ASGIApp, environment: Mapping[str, str] = os.environ) -> ASGIApp
     )
 
 
-def note(variant: str, answer: Answer) -> None:
+def note(variant: str, timing: Timing, predictions: Sequence[Prediction]) -> None:
     """Adds spans of what `variant` did for the request that is being answered.
 
     They stand end to end, the last one ends now: where texts ran in several batches, `queue` is all
@@ -98,10 +98,10 @@ def note(variant: str, answer: Answer) -> None:
         return
     facts: dict[str, str | int] = {
         "crisp.variant": variant,
-        "crisp.texts": len(answer.predictions),
-        "crisp.tokens": sum(prediction.tokens for prediction in answer.predictions),
+        "crisp.texts": len(predictions),
+        "crisp.tokens": sum(prediction.tokens for prediction in predictions),
     }
-    timing, end = answer.timing, time.time_ns()
+    end = time.time_ns()
     for name, milliseconds in (
         ("inference", timing.inference_ms),
         ("queue", timing.queue_ms),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
+from time import perf_counter
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -10,10 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service import server_timing, tracing
 from service.endpoints.json_body import json_body, json_response
-from service.engine import Engine
+from service.engine import Engine, Timing
 from service.errors import RequestError
-from service.explain import ExplainedModel, Explanation, explain
+from service.explain import ExplainedModel, Explanation, explain_tokens
 from service.explain_schemas import MAX_EXPLAINED, ExplainRequest, ExplainResponse
 from service.schemas import parse
 
@@ -31,7 +34,9 @@ def routes(api: Api) -> list[Route]:
         body = await json_body(request, deadline)
         asked = parse(ExplainRequest, body, min(MAX_EXPLAINED, api.settings.max_texts))
         name = api.variant_name(asked.variant)
-        found = await explainers.explain(api.variants[name], asked.texts, deadline)
+        found, timing = await explainers.explain(api.variants[name], asked.texts, deadline)
+        server_timing.note(timing)
+        tracing.note(name, timing, [one.prediction for one in found])
         return json_response(ExplainResponse(variant=name, explanations=found))
 
     return [Route("/explain", explanations, methods=["POST"])]
@@ -46,7 +51,9 @@ class _Explainers:
         self._turn = asyncio.Semaphore(1)
         self._waiting = 0
 
-    async def explain(self, engine: Engine, texts: list[str], deadline: float) -> list[Explanation]:
+    async def explain(
+        self, engine: Engine, texts: list[str], deadline: float
+    ) -> tuple[list[Explanation], Timing]:
         """Raises RequestError: 429 where too many wait, 503 where no turn came by `deadline`."""
         if self._waiting >= _WAITING:
             message = f"{_WAITING} others wait for explanations: try again later"
@@ -56,13 +63,21 @@ class _Explainers:
             model = self._models[engine] = ExplainedModel(engine.folder, engine.library)
         self._waiting += 1
         try:
-            return [await self._one(engine, model, text, deadline) for text in texts]
+            each = [await self._one(engine, model, text, deadline) for text in texts]
         finally:
             self._waiting -= 1
+        timings = [timing for _, timing in each]
+        total = Timing(
+            sum(timing.queue_ms for timing in timings),
+            sum(timing.tokenize_ms for timing in timings),
+            sum(timing.inference_ms for timing in timings),
+        )
+        return [explanation for explanation, _ in each], total
 
     async def _one(
         self, engine: Engine, model: ExplainedModel, text: str, deadline: float
-    ) -> Explanation:
+    ) -> tuple[Explanation, Timing]:
+        asked = perf_counter()
         try:
             async with asyncio.timeout_at(deadline):
                 await self._turn.acquire()
@@ -70,6 +85,18 @@ class _Explainers:
             message = "no explanation in time, because others were before: try again later"
             raise RequestError(503, "overloaded", message, retry_after=1) from None
         try:
-            return await asyncio.to_thread(explain, engine, model, text)
+            return await asyncio.to_thread(_explained, engine, model, text, asked)
         finally:
             self._turn.release()
+
+
+def _explained(
+    engine: Engine, model: ExplainedModel, text: str, asked: float
+) -> tuple[Explanation, Timing]:
+    """The explanation of `text`, and where the time went since `asked`."""
+    began = perf_counter()
+    encoding = engine.encode(text)
+    tokenized = perf_counter()
+    explanation = explain_tokens(engine, model, encoding)
+    times = (asked, began, tokenized, perf_counter())
+    return explanation, Timing(*(1e3 * (after - before) for before, after in pairwise(times)))

@@ -18,6 +18,7 @@ from conftest import MAX_TOKENS, SPECIAL, WORDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_api import started
+from tokenizers import Encoding
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from export.errors import ModelFolderError
@@ -26,7 +27,7 @@ from export.manifest import ModelFolder, dump, facts_of
 from export.op_library import OpLibrary, find_op_library
 from service.api import Api
 from service.engine import Engine
-from service.explain import ExplainedModel, Explanation, explain
+from service.explain import ExplainedModel, Explanation, explain, explain_tokens
 from service.explained_graph import explained_graph
 from service.settings import BUNDLED_MODELS, Settings
 from training import pruned_model
@@ -283,13 +284,13 @@ def test_a_turn_that_does_not_come_is_a_503(
 ) -> None:
     entered, release = threading.Event(), threading.Event()
 
-    def slow(engine: Engine, model: ExplainedModel, text: str) -> Explanation:
+    def slow(engine: Engine, model: ExplainedModel, encoding: Encoding) -> Explanation:
         entered.set()
         release.wait(30)
-        return explain(engine, model, text)
+        return explain_tokens(engine, model, encoding)
 
     async def scenario() -> tuple[Any, Any]:
-        monkeypatch.setattr("service.endpoints.explain.explain", slow)
+        monkeypatch.setattr("service.endpoints.explain.explain_tokens", slow)
         api = Api(Settings(models=models_dir, threads=1, timeout_seconds=0.3))
         async with started(api) as client:
             first = asyncio.create_task(client.post("/explain", json={"texts": ["good"]}))

@@ -3,6 +3,8 @@ named."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from running_server import ROOT
 from typer.testing import CliRunner
 
 import crisp
@@ -81,6 +84,29 @@ def test_a_bad_value_is_named_where_it_stands(tmp_path: Path) -> None:
             resolve(flags, {}, config)
         assert str(refused.value).startswith(start)
         assert "greater than" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("--port", "0", "greater than or equal to 1"),
+        ("--port", "http", "a valid integer"),
+        ("--max-wait", "inf", "a finite number"),
+        ("--shadow", "1.5", "less than or equal to 1"),
+        ("--log-format", "xml", "'text' or 'json'"),
+    ],
+)
+def test_a_bad_flag_is_named_with_its_value(option: str, value: str, allowed: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "crisp.py"), "serve", option, value],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"crisp: error: {option} {value}: input should be ")
+    assert allowed in line
 
 
 def test_settings_that_do_not_fit_together_are_refused() -> None:

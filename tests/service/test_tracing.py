@@ -169,6 +169,17 @@ def test_each_model_of_a_comparison_has_its_own(collector: list[Any], models_dir
         assert variants == {"dense", "sparse"}
 
 
+def test_an_explanation_has_them_too(collector: list[Any], models_dir: Path) -> None:
+    answer = ask_the_service(models_dir, "/explain")
+    spans = {span.name: span for span in arrived(collector)}
+    told = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
+    assert list(told) == ["queue", "tokenize", "inference"]
+    for name, milliseconds in told.items():
+        spent = (spans[name].end_time_unix_nano - spans[name].start_time_unix_nano) / 1e6
+        assert spent == pytest.approx(float(milliseconds), abs=0.006)
+    assert float(told["inference"]) > 0
+
+
 def test_a_caller_who_keeps_no_trace_gets_none(collector: list[Any], models_dir: Path) -> None:
     ask_the_service(models_dir, "/predict", sampled=False)
     ask_the_service(models_dir, "/compare")
