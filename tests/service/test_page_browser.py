@@ -165,6 +165,7 @@ def test_the_slider_goes_through_the_layers(open_page: Open, server: Server) -> 
     assert max(heat) == 1
     assert len(set(heat)) > 3
     page.click("#token-table summary")
+    page.wait_for_selector("#token-table tbody tr")  # filled when it opens
     assert page.locator("#token-table tbody tr").count() == layers[0]["tokens"]
 
 
