@@ -2,11 +2,11 @@
 
 uvicorn's protocol waits for ever for headers, keeps any amount of them, and speaks WebSocket. A
 client that sends a byte now and then (slow loris), or headers without end, would hold a connection
-or memory for nothing. Here the headers must come whole within `header_timeout_seconds` and
-`max_header_bytes`, and a process holds `max_connections` at most; what is refused gets the one
-error shape where an answer is still possible. Bodies have their own bounds:
-`service/middleware.py` and `timeout_seconds`. Whoever answers a request is told when its client
-goes: `service/exchange.py`.
+or memory for nothing, and so would one that does not read its answer. Here the headers must come
+whole within `header_timeout_seconds` and `max_header_bytes`, some of an answer must be read within
+`timeout_seconds`, and a process holds `max_connections` at most; what is refused gets the one error
+shape where an answer is still possible. Bodies have their own bounds: `service/middleware.py` and
+`timeout_seconds`. Whoever answers a request is told when its client goes: `service/exchange.py`.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.ws_protocol_class = None  # nothing here speaks WebSocket: an upgrade is not taken
         self._timer: asyncio.TimerHandle | None = None  # runs while a client owes us headers
+        self._unread: asyncio.TimerHandle | None = None  # and while it does not take an answer
         self._in_headers = False
         self._header_bytes = 0  # of headers that are whole
         self._pending_bytes = 0  # that came while they were not
@@ -72,9 +73,19 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_waiting_for_reader()
         super().connection_lost(exc)
         if self.on_lost is not None and not self.cycle.more_body:
             self.on_lost()
+
+    def pause_writing(self) -> None:
+        """What is to be sent has piled up: the client has as long as for a request to take some."""
+        super().pause_writing()
+        self._wait_for_reader()
+
+    def resume_writing(self) -> None:
+        self._stop_waiting_for_reader()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -156,6 +167,22 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(408, "incomplete_headers", message)
         else:
             self._close()
+
+    def _wait_for_reader(self) -> None:
+        seconds, unread = self.bounds.timeout_seconds, self.transport.get_write_buffer_size()
+        self._unread = self.loop.call_later(seconds, self._check_reader, unread)
+
+    def _check_reader(self, unread_before: int) -> None:
+        if self.transport.get_write_buffer_size() < unread_before:
+            self._wait_for_reader()
+        else:
+            self._unread = None
+            self.transport.abort()
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         self._refused = True

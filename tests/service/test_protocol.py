@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ import uvicorn.config
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from service import protocol
@@ -34,11 +35,18 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         message = await receive()
         length += len(message.get("body", b""))
         more = message.get("more_body", False)
+    if scope["path"] == "/large":
+        parts = (b"x" * (LARGE // 10) for _ in range(10))
+        await StreamingResponse(parts)(scope, receive, send)
+        SENT.set()
+        return
     if scope["path"] == "/wait":
         await lost(scope["extensions"][CONNECTION])
     await PlainTextResponse(f"{scope['path']} {length}")(scope, receive, send)
 
 
+LARGE = 50_000_000  # bytes: more than kernels keep for a client that does not read
+SENT = threading.Event()  # set when the answer to a request to /large is out of hand
 LOST = threading.Event()  # set when the client of a request to /wait has gone
 
 
@@ -101,6 +109,26 @@ def error_of(answer: bytes, status: int) -> dict[str, Any]:
     assert head.startswith(b"HTTP/1.1 %d " % status), answer
     assert b"connection: close" in head
     return dict(json.loads(body)["error"])
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_an_answer_that_nobody_reads_is_not_kept(reads: bool) -> None:
+    """Whoever reads, however slowly, gets all of it."""
+    SENT.clear()
+    with (
+        serving(Settings(timeout_seconds=SOON)) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=30) as connection,
+    ):
+        connection.sendall(get("/large", "Connection: close"))
+        received = 0
+        if not reads:
+            assert SENT.wait(30)
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(1 << 20):
+                received += len(part)
+                time.sleep(0.01)
+    assert SENT.is_set()
+    assert (received > LARGE) is reads
 
 
 def test_an_ordinary_request_is_answered(port: int) -> None:
