@@ -1,12 +1,17 @@
-"""Whether a request is let in: how long it would wait, and how much waits already.
+"""Whether a request is let in: when it would be answered, and how much waits already.
 
-A request that would wait too long is refused at once, before any work goes into it: otherwise an
-overloaded service would spend itself on answers that come too late for anyone.
+A request that would be answered too late is refused at once, before any work goes into it:
+otherwise an overloaded service would spend itself on answers that come too late for anyone.
+
+What is known of a request when it comes is an estimate. What that leaves out, above all the texts
+that come later and share its run, and an event loop that is late because it refuses so many others,
+is measured: `Margin` is how late the latest answers were against their estimates.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +21,49 @@ from service.lanes import Lane, Run
 
 @dataclass(frozen=True)
 class Limits:
-    """`batch_tokens` of one run, `queue_tokens` that may wait, `max_wait` in seconds for a turn,
-    `runs_at_once` of all models."""
+    """`batch_tokens` of one run, `queue_tokens` that may wait, `max_wait` in seconds for an answer
+    where others are before it, `runs_at_once` of all models."""
 
     batch_tokens: int = 2048
     queue_tokens: int = 65_536
     max_wait: float = 2.0
     runs_at_once: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A request that was let in `at` a time of the batcher's clock, and how many seconds after that
+    its first turn (`wait`) and its answer (`answer`) were expected, the margin aside."""
+
+    at: float
+    wait: float
+    answer: float
+
+
+class Margin:
+    """Seconds by which all but one in a hundred of the latest answers were later than expected.
+
+    At most half of `max_wait`, so that there is always room for somebody.
+    """
+
+    _KEPT = 256  # answers: a few seconds of overload
+    _RENEWED = 16  # answers after which it is computed anew
+
+    def __init__(self, max_wait: float) -> None:
+        self._most = max_wait / 2
+        self._late: deque[float] = deque(maxlen=self._KEPT)
+        self._new = 0
+        self.seconds = 0.0
+
+    def answered(self, seconds_late: float) -> None:
+        """Notes an answer that had to wait; one that came early counts as well."""
+        self._late.append(seconds_late)
+        self._new += 1
+        if self._new >= self._RENEWED:
+            self._new = 0
+            ordered = sorted(self._late)
+            latest = ordered[math.ceil(0.99 * len(ordered)) - 1]
+            self.seconds = min(max(0.0, latest), self._most)
 
 
 class Refused(Exception):
@@ -61,13 +102,18 @@ def estimated_wait(
     return (own + others) / runs_at_once
 
 
-def check(lane: Lane[Any, Any], waiting: int, tokens: int, wait: float, limits: Limits) -> None:
-    """Raises Refused where there is no room in `lane` for `tokens` more beside those `waiting` in
-    all, with `wait` seconds before them. Where nothing waits, anything is let in, however big.
+def check(
+    lane: Lane[Any, Any], waiting: int, tokens: int, wait: float, margin: float, limits: Limits
+) -> float:
+    """The seconds until a request of `tokens` is answered, or has had its first turn if it is big,
+    with `wait` seconds until that turn. Raises Refused where that, and `margin`, is too long, or
+    where there is no room for it beside the tokens `waiting` in all. Where nothing waits, anything
+    is let in, however big.
     """
     answer = wait + lane.speed.seconds(min(tokens, limits.batch_tokens))
-    if answer > limits.max_wait and wait > 0:
-        raise Refused("max_wait", wait, answer - limits.max_wait)
+    if answer + margin > limits.max_wait and wait > 0:
+        raise Refused("max_wait", wait, answer + margin - limits.max_wait)
     if waiting and waiting + tokens > limits.queue_tokens:
         excess = waiting + tokens - limits.queue_tokens
         raise Refused("queue_full", wait, lane.speed.seconds(min(excess, waiting)))
+    return answer

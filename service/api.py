@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -61,7 +62,9 @@ ENDPOINTS = (predict, compare, hugging_face, explain, models, bentoml_schema, pa
 
 R = TypeVar("R", bound=JsonRequest)
 
-_VARIANT = b'"variant"'
+# In valid JSON these bytes are the name of a field and its value, for quotes within a text have a
+# backslash before them.
+_VARIANT = re.compile(rb'"variant"\s*:\s*"([^"\\]*)"')
 
 
 class Api:
@@ -114,9 +117,16 @@ class Api:
         """The JSON body of `request` as `kind`; raises RequestError where it is none, and at once
         where the service has too much to do."""
         body = await json_body(request, deadline)
-        if _VARIANT not in body:  # most do without: no need to parse what would be refused
-            self.classifier.check(self.variants.default_name)
+        self.check(body)
         return parse(kind, body, self.settings.max_texts)
+
+    def check(self, body: bytes) -> None:
+        """Raises RequestError 429 where the service has too much to do for a request with `body`,
+        whatever its texts are: before any work goes into parsing them."""
+        named = _VARIANT.search(body)
+        name = self.variants.default_name if named is None else named[1].decode("utf-8", "replace")
+        if name in self.variants:
+            self.classifier.check(name)
 
     def variant_name(self, asked: str | None) -> str:
         """The variant that is meant: `asked`, or the default; raises RequestError for others."""

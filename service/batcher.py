@@ -2,9 +2,9 @@
 
     batcher = Batcher(execute, Limits(batch_tokens=2048))
     lane = batcher.lane("sparse", engine)
-    with batcher.admitted(lane, about_tokens):        # or raises Refused, at once
+    with batcher.admitted(lane, about_tokens) as admission:        # or raises Refused, at once
         sequences = tokenize(texts)
-    rows, spent = await batcher.submit(lane, sequences, deadline)
+    rows, spent = await batcher.submit(lane, sequences, deadline, admission)
 
 What it promises, whatever comes (`tests/service/test_batcher.py` simulates it):
 
@@ -32,8 +32,8 @@ from functools import partial
 from time import perf_counter
 from typing import Generic, Protocol
 
-from service.admission import Limits, check, estimated_wait
-from service.lanes import Ids, Lane, M, R, Request, Run, Spent
+from service.admission import Admission, Limits, Margin, check, estimated_wait
+from service.lanes import Expired, Ids, Lane, M, R, Request, Run, Spent
 
 _TURNS_IN_A_RUN = 4  # of a request that has many texts: others share the run with it
 
@@ -49,7 +49,8 @@ class Observer(Protocol):
 class Batcher(Generic[M, R]):
     """See above. `execute(model, sequences, seconds)` gives a result for each sequence, in order;
     `seconds` is how long that may block the event loop, because nobody else is there: about what
-    it will take, or None where it must not block at all."""
+    it will take, or None where it must not block at all. `lag` says how late the event loop was of
+    late."""
 
     def __init__(
         self,
@@ -57,12 +58,15 @@ class Batcher(Generic[M, R]):
         limits: Limits,
         observer: Observer | None = None,
         clock: Callable[[], float] = perf_counter,
+        lag: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.limits = limits
+        self.margin = Margin(limits.max_wait)
         self.lanes: list[Lane[M, R]] = []
         self._execute = execute
         self._observer = observer
         self._clock = clock
+        self._lag = lag
         self.running: set[Run[M, R]] = set()
         self._again: deque[Run[M, R]] = deque()  # halves of runs that failed
         self._due = False
@@ -96,23 +100,25 @@ class Batcher(Generic[M, R]):
         return estimated_wait(lane, self.lanes, runs, tokens, self._clock(), at_once)
 
     @contextmanager
-    def admitted(self, lane: Lane[M, R], tokens: int) -> Iterator[None]:
+    def admitted(self, lane: Lane[M, R], tokens: int) -> Iterator[Admission]:
         """Keeps room for about `tokens`, which `submit` brings at the end; or raises Refused.
 
         Where nothing waits, anything is admitted, however big it is.
         """
-        self.check(lane, tokens)
+        admission = self.check(lane, tokens)
         lane.reserved += tokens
         lane.users += 1
         try:
-            yield
+            yield admission
         finally:
             lane.reserved -= tokens
             self._leave(lane, 1)
 
-    def check(self, lane: Lane[M, R], tokens: int = 0) -> None:
+    def check(self, lane: Lane[M, R], tokens: int = 0) -> Admission:
         """Raises Refused where there is no room for about `tokens` in `lane` now."""
-        check(lane, self.waiting, tokens, self.wait(lane, tokens), self.limits)
+        wait = self.wait(lane, tokens)
+        answer = check(lane, self.waiting, tokens, wait, self.margin.seconds, self.limits)
+        return Admission(self._clock(), wait, answer)
 
     def _leave(self, lane: Lane[M, R], users: int) -> None:
         lane.users -= users
@@ -122,20 +128,24 @@ class Batcher(Generic[M, R]):
     # Work.
 
     async def submit(
-        self, lane: Lane[M, R], sequences: Sequence[Ids], deadline: float | None = None
+        self,
+        lane: Lane[M, R],
+        sequences: Sequence[Ids],
+        deadline: float | None = None,
+        admission: Admission | None = None,
     ) -> tuple[list[R], Spent]:
         """What the model says of each sequence, once all have run.
 
-        Raises Expired at `deadline`, a time of the event loop, or earlier where it has no turn
-        within `max_wait` after all; and whatever `execute` raises where one of the sequences fails
-        by itself.
+        Raises Expired at `deadline`, a time of the event loop, or earlier where its turn does not
+        come soon enough for an answer within `max_wait` of its `admission` after all; and whatever
+        `execute` raises where one of the sequences fails by itself.
         """
         if not sequences:
             return [], Spent(0.0, 0.0)
         loop = asyncio.get_running_loop()
         request = Request[M, R](lane, sequences, self._clock())
         if not lane.background:
-            request.expire_at(loop.time() + self.limits.max_wait, deadline)
+            request.expire_at(loop.time() + self._patience(request, admission), deadline)
         if not lane.queue.tokens:  # a model that was idle has saved up no time
             lane.used = max(lane.used, self._lanes_clock)
         lane.users += 1
@@ -143,12 +153,36 @@ class Batcher(Generic[M, R]):
         self._soon()
         try:
             await request.done
+        except Expired:
+            self._note(request, admission)
+            raise
         finally:
             request.leave()
             self._leave(lane, 1)
+        self._note(request, admission)
         rows: list[R] = request.rows  # type: ignore[assignment]  # none is missing now
         waited = self._clock() - request.added - request.running
         return rows, Spent(max(0.0, waited), request.running)
+
+    def _patience(self, request: Request[M, R], admission: Admission | None) -> float:
+        """Seconds from now on within which `request` must have its first turn."""
+        most = self.limits.max_wait
+        if admission is not None and admission.wait:
+            most -= request.added - admission.at
+        lane, budget = request.lane, self.limits.batch_tokens
+        run = lane.speed.seconds(min(budget, lane.queue.tokens + request.tokens))
+        return most - min(run + self._lag(), self.limits.max_wait / 2)
+
+    def _note(self, request: Request[M, R], admission: Admission | None) -> None:
+        """Remembers how late a request was that had to wait: its answer, or the first of the many
+        turns of a big one."""
+        if admission is None or not admission.wait:
+            return
+        at, expected = self._clock(), admission.answer
+        if request.size > request.lane.queue.quantum:
+            at, expected = request.began or at, admission.wait
+        late = at - admission.at - expected
+        self.margin.answered(late + self._lag())  # before it was let in the loop was as late
 
     def tell(self) -> None:
         """Tells the observer what waits in every lane."""
@@ -173,8 +207,8 @@ class Batcher(Generic[M, R]):
             run.started = self._clock()
             self.running.add(run)
             for request, _ in run.texts:
-                if not request.started:
-                    request.started = True
+                if request.began is None:
+                    request.began = run.started
                     if self._observer and not run.lane.background:
                         self._observer.waited(run.lane.name, run.started - request.added)
             sequences = [request.sequences[position] for request, position in run.texts]

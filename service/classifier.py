@@ -53,11 +53,13 @@ class Classifier:
             runs_at_once=settings.runs_at_once,
         )
         self._observer = MetricsObserver(metrics)
-        self.batcher: Batcher[Engine, Row] = Batcher(self._execute, limits, self._observer)
+        self._runs = Runner(settings.runs_at_once, "crisp-run")
+        self.batcher: Batcher[Engine, Row] = Batcher(
+            self._execute, limits, self._observer, lag=lambda: self._runs.lag
+        )
         self._lanes: dict[str, Lane[Engine, Row]] = {}
         self._estimates: dict[str, TokenEstimate] = {}
         self.shadow: Shadow | None = None
-        self._runs = Runner(settings.runs_at_once, "crisp-run")
         self._tokenizing = Runner(1, "crisp-tokenize")
 
     def use(self, variants: Variants) -> None:
@@ -96,6 +98,8 @@ class Classifier:
     def check(self, variant: str) -> None:
         """Raises RequestError (429) where a request for `variant` would be refused whatever it
         holds: to be asked before any work goes into it."""
+        if not self.batcher.waiting:
+            return
         try:
             self.batcher.check(self._lanes[variant])
         except Refused as refused:
@@ -133,13 +137,13 @@ class Classifier:
     async def _classify(self, variant: str, texts: Sequence[str], deadline: float) -> Answer:
         lane, estimate = self._lanes[variant], self._estimates[variant]
         engine = lane.model
-        with self.batcher.admitted(lane, estimate.tokens(texts)):
+        with self.batcher.admitted(lane, estimate.tokens(texts)) as admission:
             began = perf_counter()
             encodings = await self._tokenize(engine, texts)
             sequences = [encoding.ids for encoding in encodings]
             tokenized = perf_counter()
         estimate.learn(texts, sequences)
-        rows, spent = await self.batcher.submit(lane, sequences, deadline)
+        rows, spent = await self.batcher.submit(lane, sequences, deadline, admission)
         timing = Timing(1e3 * spent.queue, 1e3 * (tokenized - began), 1e3 * spent.inference)
         return engine.answer(encodings, rows, timing)
 
@@ -165,8 +169,8 @@ class Classifier:
         self.metrics.rejections.labels(refused.reason).inc()
         if refused.reason == "max_wait":
             message = (
-                f"about {refused.wait:.1f} seconds of others' texts are before yours, more than "
-                f"the {self.settings.max_wait_seconds:g} that one may wait here: try again later"
+                f"about {refused.wait:.1f} seconds of others' texts are before yours, too many for "
+                f"an answer within {self.settings.max_wait_seconds:g} seconds: try again later"
             )
             return RequestError(429, "overloaded", message, retry_after=refused.retry_after)
         message = (
@@ -181,5 +185,8 @@ class Classifier:
             message = f"no answer within {timeout:g} seconds: send fewer texts in one request"
             return RequestError(504, "timeout", message)
         wait = min(timeout, self.settings.max_wait_seconds)
-        message = f"no turn within {wait:g} seconds, because others were before: try again later"
+        message = (
+            f"no turn in time for an answer within {wait:g} seconds, because others were before: "
+            "try again later"
+        )
         return RequestError(503, "overloaded", message, retry_after=1)

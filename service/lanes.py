@@ -59,10 +59,11 @@ class Request(Job, Generic[M, R]):
         self.sequences = sequences
         self.rows: list[R | None] = [None] * len(sequences)
         self.missing = len(sequences)
+        self.size = self.tokens  # `tokens` are those that still wait
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.added = now
         self.running = 0.0  # seconds
-        self.started = False
+        self.began: float | None = None  # its first run
         self._expiry: asyncio.TimerHandle | None = None
 
     def fail(self, error: BaseException) -> None:
@@ -84,8 +85,9 @@ class Request(Job, Generic[M, R]):
 
     def _expire(self, at: float, deadline: float | None) -> None:
         self._expiry = None
-        if not self.started or at == deadline:
-            self.fail(Expired(self.started))
+        started = self.began is not None
+        if not started or at == deadline:
+            self.fail(Expired(started))
         elif deadline is not None:
             self.expire_at(deadline, deadline)
 

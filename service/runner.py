@@ -11,19 +11,26 @@ import contextlib
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from time import perf_counter
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 _Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
 
+_FADES = 0.9  # a lag with each further result
+
 
 class Runner:
-    """`count` threads that take calls in order; calls that wait when it is closed are cancelled."""
+    """`count` threads that take calls in order; calls that wait when it is closed are cancelled.
+
+    `lag` is how many seconds the event loop took to notice a result, at worst of late.
+    """
 
     def __init__(self, count: int, name: str) -> None:
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._closed = False
+        self.lag = 0.0
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-{i}", daemon=True)
             for i in range(count)
@@ -55,16 +62,18 @@ class Runner:
             except BaseException as raised:  # the future's business, as everything that it raises
                 error = raised
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(_settle, future, result, error)
+                loop.call_soon_threadsafe(self._settle, future, result, error, perf_counter())
             del item, loop, future, call, result, error  # nothing is kept alive while it waits
 
-
-def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():  # it was cancelled
-        return
-    if error is None:
-        future.set_result(result)
-    elif isinstance(error, asyncio.CancelledError):
-        future.cancel()
-    else:
-        future.set_exception(error)
+    def _settle(
+        self, future: asyncio.Future[Any], result: Any, error: BaseException | None, ended: float
+    ) -> None:
+        self.lag = max(perf_counter() - ended, _FADES * self.lag)
+        if future.done():  # it was cancelled
+            return
+        if error is None:
+            future.set_result(result)
+        elif isinstance(error, asyncio.CancelledError):
+            future.cancel()
+        else:
+            future.set_exception(error)

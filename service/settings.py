@@ -74,7 +74,10 @@ class Settings(BaseModel):
     workers: int = setting(1, "Processes that serve; they share the cores.", "Server", ge=1)
 
     max_wait_seconds: float = setting(
-        2.0, "Seconds that a request may have to wait for its turn; else 429.", "Load", gt=0
+        2.0,
+        "Seconds until its answer that a request may have to wait for others; else 429.",
+        "Load",
+        gt=0,
     )
     timeout_seconds: float = setting(
         60.0, "Seconds that a request may take as a whole; then 408, 503 or 504.", "Load", gt=0

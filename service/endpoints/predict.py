@@ -21,6 +21,7 @@ def routes(api: Api) -> list[Route]:
     async def predict(request: Request) -> Response:
         deadline = api.deadline()
         body = await json_body(request, deadline)
+        api.check(body)
         fields = json_fields(body, PredictRequest.example)
         if isinstance(fields, dict) and "inputs" in fields and "texts" not in fields:
             tei = validate(TeiRequest, fields, api.settings.max_texts)

@@ -6,13 +6,14 @@ import asyncio
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from test_batcher import MODELS, PER_TOKEN, START, Machine
 from virtual_time import simulate
 
-from service.admission import Limits, Refused
+from service.admission import Limits, Margin, Refused
 from service.batcher import Batcher
+from service.lanes import Expired
 from service.speed import Speed
 from service.token_estimate import TokenEstimate
 
@@ -20,34 +21,41 @@ from service.token_estimate import TokenEstimate
 class Desk:
     """A batcher whose requests pass admission, as in the service."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, lag: float = 0.0) -> None:
         loop = asyncio.get_running_loop()
-        self.batcher = Batcher[str, int](Machine().execute, limits, clock=loop.time)
+        execute = Machine().execute
+        self.batcher = Batcher[str, int](execute, limits, clock=loop.time, lag=lambda: lag)
         self.lanes = {name: self.batcher.lane(name, name) for name in MODELS}
         self.waits: list[tuple[float, float]] = []  # estimated and real seconds to the first run
         self.refused: list[Refused] = []
         self.answered: list[float] = []  # seconds from a request to its answer
+        self.expired = 0  # that had no turn in time after all
 
     async def ask(self, lengths: list[int], model: str = "sparse") -> None:
         loop, lane = asyncio.get_running_loop(), self.lanes[model]
         asked, tokens = loop.time(), sum(lengths)
         estimate = self.batcher.wait(lane, tokens)
         try:
-            with self.batcher.admitted(lane, tokens):
+            with self.batcher.admitted(lane, tokens) as admission:
                 pass
         except Refused as refused:
             self.refused.append(refused)
             return
-        _, spent = await self.batcher.submit(lane, [[0] * length for length in lengths])
+        sequences = [[0] * length for length in lengths]
+        try:
+            _, spent = await self.batcher.submit(lane, sequences, None, admission)
+        except Expired:
+            self.expired += 1
+            return
         self.answered.append(loop.time() - asked)
         self.waits.append((estimate, spent.queue))
 
 
-def overloaded(rate: float, seconds: float, limits: Limits) -> Desk:
-    """Requests of 20 tokens, `rate` a second, evenly."""
+def overloaded(rate: float, seconds: float, limits: Limits, lag: float = 0.0) -> Desk:
+    """Requests of 20 tokens, `rate` a second, evenly; each is seen `lag` seconds late."""
 
     async def scenario() -> Desk:
-        desk = Desk(limits)
+        desk = Desk(limits, lag)
         async with asyncio.TaskGroup() as group:
             for _ in range(int(rate * seconds)):
                 group.create_task(desk.ask([20]))
@@ -60,12 +68,38 @@ def overloaded(rate: float, seconds: float, limits: Limits) -> Desk:
 CAPACITY = 200 / (START + 200 * PER_TOKEN) / 20  # requests of 20 tokens a second, in full runs
 
 
-@pytest.mark.parametrize("factor", [3, 10])
-def test_under_overload_the_machine_does_useful_work_alone(factor: int) -> None:
-    desk = overloaded(factor * CAPACITY, 20, Limits(batch_tokens=200, max_wait=1.0))
-    assert len(desk.answered) >= 0.9 * CAPACITY * 20
-    assert max(desk.answered) <= 1.0 + 2 * (START + 200 * PER_TOKEN)
+@given(
+    factor=st.floats(1.5, 12),
+    batch_tokens=st.sampled_from([100, 200]),
+    max_wait=st.floats(0.7, 3.0),
+    lag=st.floats(0, 0.15),
+)
+@settings(max_examples=20, phases=[Phase.explicit, Phase.generate])  # shrinking takes minutes
+def test_under_overload_answers_come_in_time_and_the_machine_is_busy(
+    factor: float, batch_tokens: int, max_wait: float, lag: float
+) -> None:
+    seconds = 20
+    limits = Limits(batch_tokens=batch_tokens, max_wait=max_wait)
+    capacity = batch_tokens / (START + batch_tokens * PER_TOKEN) / 20
+    desk = overloaded(factor * capacity, seconds, limits, lag)
+    assert len(desk.answered) >= 0.9 * capacity * seconds
+    # Once it has been seen how late answers are, that is once the first of them have waited.
+    learned = desk.answered[int(capacity * 2 * max_wait) :]
+    assert sum(lag + taken <= max_wait for taken in learned) >= 0.98 * len(learned)
+    assert max(desk.answered) <= max_wait + 1e-9
+    assert desk.expired <= 0.15 * len(desk.answered)
     assert {refused.reason for refused in desk.refused} == {"max_wait"}
+
+
+@given(late=st.lists(st.floats(-1, 5), min_size=32, max_size=600))
+def test_the_margin_covers_all_but_one_in_a_hundred_of_the_latest(late: list[float]) -> None:
+    margin = Margin(2.0)
+    for seconds in late:
+        margin.answered(seconds)
+    seen = late[: len(late) - len(late) % 16][-256:]
+    assert 0 <= margin.seconds <= 1.0  # half of the wait is left for somebody
+    if margin.seconds < 1.0:
+        assert sum(each <= margin.seconds for each in seen) >= 0.99 * len(seen)
 
 
 def test_below_its_capacity_nobody_is_refused() -> None:
