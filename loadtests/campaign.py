@@ -1,73 +1,39 @@
-"""The plan of a load test and its execution: who carries how much, in windows taken in turn.
+"""A load test's execution: who carries how much, in windows taken in turn.
 
-Every contender has one window, then every contender the next, so that a machine that slows down
-does so for all; who starts changes from round to round. First each is warmed up and saturated, to
-know where to look. Then come rounds: in each, a short search for the highest rate at which the
-99th percentile stays within the objective and fewer than one request in a thousand fails. Rounds
-go on until the ratios are known well enough or the time is up. At last, windows at fixed fractions
-of each contender's capacity draw its curve of latency over load.
+First each contender is warmed up and saturated, to know where to look. Then come rounds: in each,
+every contender has one window, so that a machine that slows down does so for all, and all get the
+same texts and arrivals; who starts changes from round to round. A window passes where its 99th
+percentile stays within the objective and fewer than one request in a thousand fails. Its rate is
+chosen from all windows before it (loadtests/capacity.py). Rounds go on until the ratios are known
+well enough or the time is up. At last, windows at fixed fractions of each contender's capacity
+draw its curve of latency over load.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from math import isfinite
-from pathlib import Path
-from random import Random
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
 from loadtests.adapters import ADAPTERS
-from loadtests.capacity import Interval, Search, geometric
+from loadtests.capacity import Interval, Search, ratio
 from loadtests.errors import LoadTestError
 from loadtests.measurement import Measurement
 from loadtests.open_loop import REQUESTS_A_PROCESS, OpenLoop
+from loadtests.plan import FEWEST_ROUNDS, WARM_UPS, Plan
 from loadtests.sender import Load
 from loadtests.target import Target
 from loadtests.usage import Usage
 
 MOST_ERRORS = 0.001  # share of requests that may fail in a window that passes
-FRACTIONS = (0.25, 0.5, 0.7, 0.85, 0.95, 1.05, 1.2)  # of the capacity, for the curve
-_STEPS, _MOST_STEPS = 4, 10  # windows of a search
-_REQUESTS = 300  # of a window, or its 99th percentile is a matter of luck
-_FEWEST_ROUNDS = 3  # with two, Student's interval says next to nothing
+_FLAT = 0.35  # width, in logarithms of the rate, of an objective that load hardly decides
 _SATURATING = 8  # connections
 _SECONDS_TO_SETTLE = 5.0
 
 Tick = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How the load test goes. `slo_ms` bounds the 99th percentile; `seconds` is a window's length,
-    which low rates may stretch so many times; `budget` is the time of everything, in seconds;
-    `precision` is the half-width of the ratios' intervals that ends it sooner. The other fields
-    are those of `Load`."""
-
-    slo_ms: float = 100.0
-    seconds: float = 5.0
-    stretch: float = 3.0
-    budget: float = 600.0
-    precision: float = 0.05
-    fractions: tuple[float, ...] = FRACTIONS
-    arrivals: str = "poisson"
-    workload: str = "sst"
-    texts: Path | None = None
-    batch: int = 1
-    seed: int = 0
-    processes: int = 1
-    connections: int = 400
-
-    @property
-    def timeout(self) -> float:
-        """Seconds after which an answer is none: far beyond the objective."""
-        return max(10.0, 10 * self.slo_ms / 1e3)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"texts": str(self.texts) if self.texts else None}
 
 
 @dataclass(frozen=True)
@@ -84,7 +50,8 @@ class Contender:
 
 @dataclass
 class Window:
-    """`phase` is warm-up, search or curve; `at` counts seconds from the start of the test."""
+    """`phase` is warm-up, search or curve; `at` counts seconds from the start of the test, `took`
+    those until the next window could begin."""
 
     phase: str
     round: int
@@ -93,24 +60,44 @@ class Window:
     at: float
     measurement: Measurement
     passed: bool
+    took: float = 0.0
     cores: float | None = None
     rss_mib: float | None = None
 
 
 class Campaign:
-    """Carries out a plan. `windows`, `estimates` and `notes` hold what there is at any time, also
-    where `run` was interrupted."""
+    """Carries out a plan. `windows`, `searches` and `notes` hold what there is at any time, also
+    where `run` was interrupted; `plan` is what became of the one that was given, once it is known
+    how long its windows take.
 
-    def __init__(self, plan: Plan, contenders: Sequence[Contender], generator: OpenLoop) -> None:
+    Raises LoadTestError where the budget is too short for so many contenders.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        contenders: Sequence[Contender],
+        generator: OpenLoop,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        least = plan.least(len(contenders))
+        if plan.budget < least:
+            who = "one contender needs" if len(contenders) == 1 else f"{len(contenders)} need"
+            raise LoadTestError(
+                f"a budget of {plan.budget:g} s is too short: {who} {least:.0f} s at least; raise "
+                "--budget, or compare fewer"
+            )
         self.plan = plan
         self.contenders = list(contenders)
         self.windows: list[Window] = []
-        self.estimates: list[dict[str, float]] = []  # by round: requests/s by contender
+        self.searches: dict[str, Search] = {}
+        self.rounds = 0
         self.notes: dict[str, str] = {}
         self.usage = Usage({c.target.url: c.target.processes for c in contenders})
         self._generator = generator
         self._tick: Tick = lambda *_: None
-        self._began = time.monotonic()
+        self._clock, self._began = clock, clock()
 
     def run(self, tick: Tick) -> None:
         """Calls `tick` several times a second with what is done now, and the seconds since the
@@ -120,27 +107,27 @@ class Campaign:
         meets the objective at any rate.
         """
         self._tick = tick
-        starts = {contender.name: self._saturation(contender) for contender in self.contenders}
-        while True:
-            began = self._seconds
-            self._round(len(self.estimates) + 1, starts)
-            starts = {name: found.value for name, found in self.capacities().items()}
-            if not starts:
-                raise LoadTestError("; ".join(self.notes.values()))
-            now = self._seconds
-            late = now + (now - began) + self._curve_seconds > self.plan.budget
-            if len(self.estimates) >= _FEWEST_ROUNDS and (late or self._known_well):
+        saturated = {contender.name: self._saturation(contender) for contender in self.contenders}
+        self.searches = {name: Search(rate) for name, rate in saturated.items()}
+        self._cut(saturated)
+        while self._may_go_on:
+            self._round()
+            if all(search.hopeless for search in self.searches.values()):
                 break
-        self._curve(starts)
+        found = self.capacities()
+        for name, search in self.searches.items():
+            if name not in found:
+                self.notes[name] = self._too_slow(name)
+            elif search.width > _FLAT:
+                self.notes[name] = self._flat(name)
+        if not found:
+            raise LoadTestError("; ".join(self.notes[name] for name in self.searches))
+        self._curve({name: interval.value for name, interval in found.items()})
 
     def capacities(self) -> dict[str, Interval]:
         """Requests/s that each contender carries, by name; those that carry none are left out."""
-        found = {}
-        for contender in self.contenders:
-            each = [e[contender.name] for e in self.estimates if contender.name in e]
-            if each:
-                found[contender.name] = geometric(each)
-        return found
+        found = {name: search.capacity for name, search in self.searches.items()}
+        return {name: interval for name, interval in found.items() if interval is not None}
 
     def ratios(self) -> dict[str, dict[str, Interval]]:
         """How many times more each own variant carries than the baseline and than every peer."""
@@ -150,28 +137,49 @@ class Campaign:
         for name in own:
             against = ([own[0]] if name != own[0] else []) + others
             for other in against:
-                each = [e[name] / e[other] for e in self.estimates if name in e and other in e]
-                if each:
-                    found.setdefault(name, {})[other] = geometric(each)
+                if name in self.searches and other in self.searches:
+                    interval = ratio(self.searches[name], self.searches[other])
+                    if interval is not None:
+                        found.setdefault(name, {})[other] = interval
         return found
 
     @property
     def _seconds(self) -> float:
-        return time.monotonic() - self._began
+        return self._clock() - self._began
+
+    def _cut(self, saturated: dict[str, float]) -> None:
+        """Shortens what would not fit into the rest of the budget, and says so."""
+        plan = self.plan.cut_to(self.plan.budget - self._seconds, saturated)
+        if plan != self.plan:
+            self.notes["the budget"] = (
+                f"To keep to {plan.budget:g} s for {len(self.contenders)} contenders, windows are "
+                f"{plan.seconds:.2g} to {plan.stretch * plan.seconds:.2g} s long and the curve has "
+                f"{len(plan.fractions)} points; raise --budget for sharper answers."
+            )
+        self.plan = plan
 
     @property
-    def _curve_seconds(self) -> float:
-        return 1.2 * self.plan.seconds * len(self.plan.fractions) * len(self.contenders)
+    def _may_go_on(self) -> bool:
+        """Another round fits into the budget, and would tell something."""
+        if self.rounds < FEWEST_ROUNDS:
+            return True
+        spent = [w.took for w in self.windows if w.phase == "search"]
+        round_seconds = sum(spent) / self.rounds
+        curve = self.plan.curve_seconds(found.value for found in self.capacities().values())
+        if self._seconds + round_seconds + curve > self.plan.budget:
+            return False
+        return not self._known_well
 
     @property
     def _known_well(self) -> bool:
         ratios = [ratio for against in self.ratios().values() for ratio in against.values()]
-        return all(ratio.half_width <= self.plan.precision for ratio in ratios)
+        wanted = ratios or list(self.capacities().values())
+        return bool(wanted) and all(i.half_width <= self.plan.precision for i in wanted)
 
     def _saturation(self, contender: Contender) -> float:
         """Requests/s that come out where more than enough are waiting at any time."""
         rate = REQUESTS_A_PROCESS * self.plan.processes
-        for number in range(2):  # in the first, caches fill and shapes are met
+        for number in range(WARM_UPS):
             window = self._window(
                 contender, rate, "warm-up", number, seed="warm-up", connections=_SATURATING
             )
@@ -180,30 +188,14 @@ class Campaign:
                 raise LoadTestError(_nothing_right(contender, found))
         return found.right / max(found.seconds, 1e-9)
 
-    def _round(self, number: int, starts: dict[str, float]) -> None:
-        # Not always the same rates: what lies between two of them would never be seen.
-        scatter = Random(f"{self.plan.seed} {number}").uniform(0.92, 1.08)
-        searches = {
-            c.name: Search(starts[c.name] * (scatter if number > 1 else 0.8))
-            for c in self.contenders
-            if c.name in starts
-        }
-        for step in range(_MOST_STEPS):
-            for contender in self._in_turn(number + step):
-                search = searches.get(contender.name)
-                if search is None or search.hopeless or (step >= _STEPS and not search.open):
-                    continue
-                seed = f"{number} {step}"
-                window = self._window(contender, search.rate, "search", number, seed=seed)
-                search.record(passed=window.passed)
-        found = {}
-        for name, search in searches.items():
-            estimate = search.estimate
-            if estimate is None:
-                self.notes[name] = self._too_slow(name)
-            else:
-                found[name] = estimate if isfinite(estimate) else search.rate
-        self.estimates.append(found)
+    def _round(self) -> None:
+        self.rounds += 1
+        for contender in self._in_turn(self.rounds):
+            search = self.searches[contender.name]
+            if not search.hopeless:
+                self._window(
+                    contender, search.rate, "search", self.rounds, seed=f"round {self.rounds}"
+                )
 
     def _curve(self, capacities: dict[str, float]) -> None:
         for step, fraction in enumerate(self.plan.fractions):
@@ -232,7 +224,7 @@ class Campaign:
             adapter=target.adapter,
             variant=contender.variant,
             rate=rate,
-            seconds=min(max(plan.seconds, _REQUESTS / rate), plan.stretch * plan.seconds),
+            seconds=plan.length(rate) if connections is None else plan.warm_up_seconds,
             arrivals=plan.arrivals if connections is None else "even",
             workload=plan.workload,
             texts=plan.texts,
@@ -263,8 +255,11 @@ class Campaign:
         window.cores, window.rss_mib = usage.cores, usage.rss_mib
         if window.measurement.faults:
             self._check(contender, window)
+        if phase != "warm-up":
+            self.searches[contender.name].record(rate, passed=window.passed, label=seed)
         if not window.passed:
             self._settle(contender)
+        window.took = self._seconds - at
         return window
 
     def _check(self, contender: Contender, window: Window) -> None:
@@ -290,6 +285,13 @@ class Campaign:
                 continue
             if time.monotonic() - now < self.plan.slo_ms / 2e3:
                 break
+
+    def _flat(self, name: str) -> str:
+        return (
+            f"{name}: windows pass and fail over a wide range of rates, so {self.plan.slo_ms:g} ms "
+            "are close to what some requests take by themselves; its capacity means little: raise "
+            "--slo-ms"
+        )
 
     def _too_slow(self, name: str) -> str:
         """What the slowest windows of a contender said, for a reader who wonders."""

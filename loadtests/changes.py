@@ -1,8 +1,8 @@
 """What changed between two results, and whether that is more than noise.
 
 Ratios are compared, never times: those of the same kind on the same machine, whatever it is. Of
-load tests that is how many times more one contender carries than another, round by round; of
-`crisp bench`, how many times faster a model is than stock ONNX Runtime, with its interval.
+load tests that is how many times more one contender carries than another; of `crisp bench`, how
+many times faster a model is than stock ONNX Runtime; both with their intervals.
 
     for change in changes(new, old):
         change.dropped       # lower, and by more than noise
@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, hypot, log
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +40,7 @@ class Change:
     def verdict(self) -> str:
         low, high = self.change.low, self.change.high
         if low is None or high is None:
-            return "unknown: too few rounds"
+            return "unknown: no interval"
         if low > 1:
             return "higher"
         return "lower" if high < 1 else "within noise"
@@ -74,22 +73,16 @@ def _of_load_test(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[Ch
                 "so their ratios are of different things"
             )
     for name, against in new["ratios"].items():
-        for other in against:
-            first, second = _rounds(new, name, other), _rounds(old, name, other)
-            if first and second:
-                change = more_than_noise(first, second)
-                values = (new["ratios"][name][other]["value"], old["ratios"][name][other]["value"])
-                yield Change(f"requests of {name} to {other}", *values, change)
-
-
-def _rounds(document: Mapping[str, Any], name: str, other: str) -> Sequence[float]:
-    each = document["estimates"]
-    return [e[name] / e[other] for e in each if name in e and other in e]
+        for other, ratio in against.items():
+            before = old["ratios"].get(name, {}).get(other)
+            if before is not None:
+                change = more_than_noise(ratio, before)
+                what = f"requests of {name} to {other}"
+                yield Change(what, ratio["value"], before["value"], change)
 
 
 def _of_bench(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[Change]:
-    """Our models against the stock reference; from the intervals, taken for normal on a
-    logarithmic scale."""
+    """Our models against the stock reference."""
     ours = [name for name, facts in new["contenders"].items() if facts["kind"] == "engine"]
     for workload, measured in new["workloads"].items():
         before = old["workloads"].get(workload, {}).get("figures", {})
@@ -98,10 +91,8 @@ def _of_bench(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[Change
             second = before.get(name, {}).get("speedup")
             if not first or not second:
                 continue
-            change = log(first["value"]) - log(second["value"])
-            half = hypot(*(log(each["high"] / each["low"]) / 2 for each in (first, second)))
-            interval = Interval(exp(change), exp(change - half), exp(change + half), 2)
-            yield Change(f"{name}, {workload}", first["value"], second["value"], interval)
+            change = more_than_noise(first, second)
+            yield Change(f"{name}, {workload}", first["value"], second["value"], change)
 
 
 def show(console: Console, found: Sequence[Change]) -> None:

@@ -18,7 +18,8 @@ from loadtests.errors import LoadTestError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from loadtests.campaign import Campaign, Contender, Plan
+    from loadtests.campaign import Campaign, Contender
+    from loadtests.plan import Plan
 
 RESULTS = Path("results")
 _TERMINATIONS = (signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGTERM,)
@@ -110,7 +111,7 @@ def loadtest(
     from rich.console import Console
 
     from loadtests import lineup, report, workloads
-    from loadtests.campaign import Plan
+    from loadtests.plan import Plan
 
     if workload not in workloads.WORKLOADS:
         known = ", ".join(workloads.WORKLOADS)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from hdrh.histogram import HdrHistogram
 
 _LONGEST_US = 600_000_000  # ten minutes
@@ -46,7 +47,13 @@ class Histogram:
     @property
     def mean(self) -> float | None:
         """In milliseconds; None where nothing was recorded."""
-        return float(self._counts.get_mean_value()) / 1e3 if self.count else None
+        if not self.count:
+            return None
+        # The library's own mean walks through every empty count, for a tenth of a second.
+        counts, value = self._counts.counts, self._counts.get_value_from_index
+        middle = self._counts._hdr_median_equiv_value
+        filled = map(int, np.flatnonzero(np.ctypeslib.as_array(counts)))
+        return sum(counts[i] * middle(value(i)) for i in filled) / self.count / 1e3
 
     def percentile(self, percent: float) -> float | None:
         """The smallest time that `percent` % do not exceed; None where nothing was recorded."""

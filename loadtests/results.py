@@ -1,9 +1,9 @@
 """A load test's results as JSON, from which everything else is drawn, and as a table.
 
-{"schema_version": 2, "complete": true, "command": "...", "environment": {...}, "plan": {...},
+{"schema_version": 3, "complete": true, "command": "...", "environment": {...}, "plan": {...},
  "contenders": {name: {"own", "variant", "facts", "server": {...}}},
  "capacities": {name: {"value", "low", "high", "n"}}, "ratios": {name: {other: {...}}},
- "estimates": [{name: requests/s}, ...], "windows": [...], "usage": [...]}
+ "windows": [...], "usage": [...]}
 
 Histograms are in HdrHistogram's compressed format, so that every percentile can be read off later.
 """
@@ -27,7 +27,8 @@ from rich.table import Table
 from loadtests.campaign import Campaign, Contender, Window
 from loadtests.errors import LoadTestError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+_READABLE = (2, SCHEMA_VERSION)  # in 2, intervals came of a search for each round
 PARTS = ("queue", "tokenize", "inference")  # of a request's time, as a Crisp service reports them
 _VERSIONS = ("hdrhistogram", "locust", "httptools", "uvloop", "numpy", "onnxruntime", "bentoml")
 
@@ -45,7 +46,6 @@ def document(campaign: Campaign, **facts: Any) -> dict[str, Any]:
             name: {other: asdict(ratio) for other, ratio in against.items()}
             for name, against in campaign.ratios().items()
         },
-        "estimates": campaign.estimates,
         "windows": [_window(window) for window in campaign.windows],
         "usage": [list(sample) for sample in campaign.usage.samples],
     }
@@ -98,7 +98,7 @@ def load(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise LoadTestError(f"{path} is not JSON: {error}") from None
     found = content.get("schema_version") if isinstance(content, dict) else None
-    if found != SCHEMA_VERSION or not isinstance(content.get("windows"), list):
+    if found not in _READABLE or not isinstance(content.get("windows"), list):
         raise LoadTestError(
             f"{path} is no result of `crisp loadtest` that this version reads (schema "
             f"{SCHEMA_VERSION}); make one with `crisp loadtest`"
@@ -141,10 +141,10 @@ def show(console: Console, campaign: Campaign) -> None:
         console.print("Latency, cores and memory at the window nearest to half of that.")
     for name, against in campaign.ratios().items():
         for other, ratio in against.items():
-            interval = interval_text(ratio.low, ratio.high, 2) or "one round: no interval"
+            interval = interval_text(ratio.low, ratio.high, 2) or "no interval"
             console.print(
                 f"[bold]{name} carries {ratio.value:.2f} × the requests of {other}[/] ({interval}; "
-                f"{ratio.n} rounds)"
+                f"{ratio.n} windows of each)"
             )
     for note in campaign.notes.values():
         console.print(note, style="yellow", markup=False)

@@ -109,7 +109,7 @@ def trade(story: Story, data: str) -> str:
 
 
 def widest(story: Story) -> float:
-    """Requests/s at the end of a scale of capacities: intervals of few rounds may be cut off."""
+    """Requests/s at the end of a scale of capacities: intervals of few windows may be cut off."""
     rows = [row.capacity for row in story.rows if row.capacity is not None]
     highest = max((found.high or found.value for found in rows), default=1.0)
     return min(highest, 1.8 * max((found.value for found in rows), default=1.0))

@@ -99,7 +99,7 @@ def _cards(story: Story) -> list[dict[str, str]]:
             "kicker": f"{name} : {other}",
             "figure": f"{ratio.value:.2f} ×",
             "text": "the requests; "
-            + (results.interval_text(ratio.low, ratio.high, 2) or "one round"),
+            + (results.interval_text(ratio.low, ratio.high, 2) or "no interval"),
         }
         for name, other, ratio in story.ratios[:4]
     ]

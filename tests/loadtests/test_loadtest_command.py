@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 import crisp
 from loadtests.errors import LoadTestError
 
-SHORT = ("--seconds", "0.2", "--budget", "2", "--connections", "20")
+SHORT = ("--seconds", "0.2", "--budget", "15", "--connections", "20")
 
 
 def run(*arguments: object) -> Result:
@@ -134,6 +134,14 @@ def test_bad_usage_is_refused_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_budget_that_is_too_short_is_refused_before_load_is_sent() -> None:
+    with fake_service() as server:
+        done = run("--url", server.url, "--budget", 10)
+        assert isinstance(done.exception, LoadTestError)
+        assert "a budget of 10 s is too short: 2 need" in str(done.exception)
+        assert server.requests == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -185,7 +193,7 @@ def test_a_service_that_cannot_start_shows_its_last_words(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_the_real_service_is_started_driven_and_stopped(models_dir: Path, tmp_path: Path) -> None:
     done = run(
-        *("--models", models_dir, "--seconds", 1, "--budget", 10, "--slo-ms", 1000),
+        *("--models", models_dir, "--seconds", 1, "--budget", 40, "--slo-ms", 1000),
         *("--batch", 3, "--workload", "mixed", "--out", tmp_path),
     )
     assert done.exit_code == 0, done.output

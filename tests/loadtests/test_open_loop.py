@@ -189,6 +189,7 @@ def test_an_interruption_keeps_what_was_measured(generator: OpenLoop) -> None:
 def test_a_generator_process_that_dies_is_an_error_and_leaves_none() -> None:
     before = {process.pid for process in senders()}
     with fake_service() as server, OpenLoop(processes=2) as generator:
+        generator.run(Load(server.url, rate=20, seconds=0.2))  # now both are what they became
         own = [process for process in senders() if process.pid not in before]
         with pytest.raises(LoadTestError, match="a generator process ended"):
             generator.run(Load(server.url, rate=20, seconds=30), tick=lambda _: own[0].kill())

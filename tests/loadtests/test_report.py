@@ -17,13 +17,13 @@ from fake_service import fake_service
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from simulated import Simulated, contenders, nothing
+from simulated import Simulated, nothing, simulated_campaign
 from typer.testing import CliRunner
 
 import crisp
 from loadtests import changes, report, results
-from loadtests.campaign import Campaign, Plan
 from loadtests.errors import LoadTestError
+from loadtests.plan import Plan
 from loadtests.report import svg
 from loadtests.report.story import REST, pareto, tell
 
@@ -56,13 +56,12 @@ def document(limits: dict[str, float] | None = None, **facts: Any) -> dict[str, 
     """The results of a simulated load test, with the service's own times in its answers."""
     limits = limits or {"dense": 40.0, "sparse": 100.0, "peer <b>": 30.0}
     with fake_service() as server:
-        own = tuple(name for name in limits if not name.startswith("peer"))
-        peers = [name for name in limits if name.startswith("peer")]
-        plan = Plan(slo_ms=100, budget=0.5, fractions=(0.5, 0.9, 1.1))
-        campaign = Campaign(plan, contenders(server.url, own, *peers), Simulated(limits))
+        peers = tuple(name for name in limits if name.startswith("peer"))
+        plan = Plan(slo_ms=100, precision=0.2, fractions=(0.5, 0.9, 1.1))
+        campaign = simulated_campaign(plan, Simulated(limits), server.url, peers)
         campaign.run(nothing)
     for window in campaign.windows:
-        if window.contender in own:
+        if window.contender not in peers:
             window.measurement.service.record(20.0)
             window.measurement.parts["queue"].record(3.0)
             window.measurement.parts["inference"].record(12.0)
@@ -78,7 +77,6 @@ def document(limits: dict[str, float] | None = None, **facts: Any) -> dict[str, 
     }
     content = results.document(campaign, **(defaults | facts))
     content["usage"] = [[at, "http://x", 0.5, 300.0 + at] for at in range(3)]
-    content["estimates"] *= 4  # as many rounds as a longer test would have had
     for contender in content["contenders"].values():
         contender["facts"] = FACTS
         contender["server"]["url"] = "http://x"
@@ -169,7 +167,7 @@ def test_a_partial_result_says_so(tmp_path: Path) -> None:
 
 def test_a_result_without_any_capacity_is_drawn_all_the_same(tmp_path: Path) -> None:
     content = document(complete=False, stopped_by="the service went away")
-    content |= {"windows": content["windows"][:1], "capacities": {}, "ratios": {}, "estimates": []}
+    content |= {"windows": content["windows"][:1], "capacities": {}, "ratios": {}}
     assert "No contender met the objective" in Parsed(written(content, tmp_path)).text
 
 
@@ -188,7 +186,7 @@ def test_a_document_that_is_not_whole_is_refused(content: dict[str, Any], tmp_pa
 def test_the_story_takes_a_request_apart(content: dict[str, Any]) -> None:
     story = tell(content)
     (half, near) = story.rows[0].shares
-    assert (half.load, near.load) == pytest.approx((0.5, 0.9))
+    assert (half.load, near.load) == pytest.approx((0.5, 0.9), rel=0.02)
     assert half.parts["queue"] == pytest.approx(3.0, rel=0.01)
     assert half.parts["inference"] == pytest.approx(12.0, rel=0.01)
     assert half.parts[REST] == pytest.approx(5.0, rel=0.02)
@@ -230,10 +228,9 @@ def test_the_same_result_twice_is_within_noise(content: dict[str, Any], tmp_path
 def slower(content: dict[str, Any], factor: float) -> dict[str, Any]:
     """As `content`, but sparse carries `factor` of what it did."""
     found = copy.deepcopy(content)
-    for estimates in found["estimates"]:
-        estimates["sparse"] *= factor
     for ratio in found["ratios"]["sparse"].values():
-        ratio["value"] *= factor
+        for key in ("value", "low", "high"):
+            ratio[key] *= factor
     return found
 
 
