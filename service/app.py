@@ -30,6 +30,7 @@ from service.errors import ServiceError
 from service.front import MovesToTheFront, guarded
 from service.image import serving_image
 from service.lifecycle import Lifecycle
+from service.memory import MALLOC
 from service.metrics import Metrics
 from service.settings import Settings
 from service.variants import Variants
@@ -80,6 +81,7 @@ crisp = bentoml.service(
     image=serving_image(),
     envs=[
         {"name": "BENTOML_DO_NOT_TRACK", "value": "True"},
+        *({"name": name, "value": value} for name, value in MALLOC.items()),
         {"name": "BENTOML_HOST", "value": "0.0.0.0"},  # in the container; its port is published
     ],
 )(Crisp)

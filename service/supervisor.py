@@ -20,6 +20,7 @@ from pathlib import Path
 
 from service.channel import Channel
 from service.errors import RequestError, StartError
+from service.memory import MALLOC
 from service.rollout import Ended, Models
 from service.settings import Settings
 from service.snapshot import working_folder
@@ -97,6 +98,7 @@ class Supervisor:
             metrics = folder / "metrics"
             metrics.mkdir()
             self._environment = {
+                **MALLOC,
                 **os.environ,
                 **self.settings.to_environment(),
                 "PROMETHEUS_MULTIPROC_DIR": str(metrics),

@@ -21,6 +21,7 @@ SHORT = {
     "damaged.py": (),
     "disk_full.py": (),
     "clock_jump.py": (),
+    "reloads.py": ("--reloads", "8"),
     "soak.py": ("--minutes", "0.5", "--allowed", "30"),
     # What a busy machine does under load says nothing about the service: only that nothing breaks.
     "overload.py": ("--seconds", "2", "--times", "3", "--keep", "0", "--max-wait", "20"),

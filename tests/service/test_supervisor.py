@@ -19,6 +19,7 @@ from running_server import Server, crisp, free_port, running
 
 from service import keys
 from service.cores import cores, threads_of_worker
+from service.memory import MALLOC
 from service.settings import Settings
 
 TEXTS = {"texts": ["a warm film with a fine cast"]}
@@ -145,6 +146,8 @@ def test_workers_count_together(models_dir: Path, tmp_path: Path) -> None:
 
     with serving(models_dir, tmp_path / "log", "--workers", "2") as server:
         assert len(workers_of(server)) == 2
+        for worker in workers_of(server):
+            assert worker.environ()["MALLOC_MMAP_THRESHOLD_"] == MALLOC["MALLOC_MMAP_THRESHOLD_"]
         for number in range(20):
             # A connection each, so that both have some.
             assert httpx.post(f"{server.url}/predict", json=TEXTS, timeout=60).status_code == 200
