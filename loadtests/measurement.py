@@ -53,7 +53,7 @@ class Histogram:
         counts, value = self._counts.counts, self._counts.get_value_from_index
         middle = self._counts._hdr_median_equiv_value
         filled = map(int, np.flatnonzero(np.ctypeslib.as_array(counts)))
-        return sum(counts[i] * middle(value(i)) for i in filled) / self.count / 1e3
+        return float(sum(counts[i] * middle(value(i)) for i in filled)) / self.count / 1e3
 
     def percentile(self, percent: float) -> float | None:
         """The smallest time that `percent` % do not exceed; None where nothing was recorded."""

@@ -16,7 +16,8 @@ FRACTIONS = (0.25, 0.5, 0.7, 0.85, 0.95, 1.05, 1.2)  # of the capacity, for the 
 FEW_FRACTIONS = (0.3, 0.6, 0.85, 1.05)  # where there is no time for more
 FEWEST_ROUNDS = 6  # with fewer windows of each, next to nothing is known
 WARM_UPS = 2  # windows of each: in the first, caches fill and shapes are met
-_ROUNDS = 20  # for which the time should do, before windows are shortened
+_ROUNDS = 20  # for which the time should do, before the curve gets fewer points
+_FEW_ROUNDS = 12  # the same, before windows are shortened
 _REQUESTS = 300  # of a window, or its 99th percentile is a matter of luck
 _SHORTEST = 1.0  # seconds of a window, unless a shorter one was asked for
 _STEPS = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2)  # shares of a window's length that are tried
@@ -84,7 +85,7 @@ class Plan:
         for share in _STEPS:
             length = max(self.shortest, share * self.seconds)
             plan = replace(plan, seconds=length, stretch=max(1.0, share * self.stretch))
-            if plan._takes(rates, FEWEST_ROUNDS) <= seconds:
+            if plan._takes(rates, _FEW_ROUNDS) <= seconds:
                 return plan
         return replace(plan, seconds=self.shortest, stretch=1.0)
 

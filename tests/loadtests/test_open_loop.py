@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 import pytest
 from fake_service import fake_service, right
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from loadtests.errors import LoadTestError
 from loadtests.measurement import Histogram, Measurement, side_by_side
@@ -258,6 +260,16 @@ def test_a_generator_at_its_limit_says_so() -> None:
     for _ in range(10):
         fine.lag.record(30.0)
     assert "left more than 30.0 ms late" in str(fine.limited_by)
+
+
+@given(st.lists(st.floats(0.001, 1e5), min_size=1, max_size=20))
+@settings(max_examples=20, deadline=None)
+def test_the_mean_is_that_of_the_library_and_of_the_times(times: list[float]) -> None:
+    histogram = Histogram()
+    for milliseconds in times:
+        histogram.record(milliseconds)
+    assert histogram.mean == pytest.approx(histogram._counts.get_mean_value() / 1e3)
+    assert histogram.mean == pytest.approx(sum(times) / len(times), rel=1e-3, abs=1e-3)
 
 
 def test_an_empty_histogram_has_no_figures() -> None:
