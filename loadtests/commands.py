@@ -276,12 +276,20 @@ def _save(content: dict[str, Any], folder: Path, json_file: Path | None, console
 
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the test as Ctrl-C does: results saved, the service stopped."""
+    """SIGTERM and SIGHUP end the test as Ctrl-C does: results saved, the service stopped.
+
+    A SIGHUP that the caller has ignored, as nohup does, stays so; and so does SIGINT, which shells
+    ignore for what they start in the background. SIGTERM always works.
+    """
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in _TERMINATIONS}
+    before = {
+        number: signal.signal(number, interrupt)
+        for number in _TERMINATIONS
+        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:

@@ -236,6 +236,29 @@ def test_an_interrupted_test_keeps_its_results_and_leaves_nothing_running(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no nohup")
+def test_a_test_in_the_background_survives_its_terminal_and_ends_with_sigterm(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    """As `nohup crisp loadtest &` in a script, where SIGINT and SIGHUP are ignored."""
+    command = [sys.executable, "-m", "crisp", "loadtest", "--models", str(models_dir)]
+    shell = ["sh", "-c", 'trap "" INT HUP; exec "$@"', "sh", *command, "--out", str(tmp_path / "r")]
+    root = Path(crisp.__file__).parent
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(shell, cwd=root, stdout=log, stderr=log)
+    family = wait_until_it_sends(process)
+    assert len(family) >= 2, (tmp_path / "log").read_text()
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        process.send_signal(ignored)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(2)
+    process.terminate()
+    assert process.wait(60) == 130, (tmp_path / "log").read_text()
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert not results_in(tmp_path / "r")["complete"]
+
+
+@pytest.mark.slow
 def test_a_started_service_that_is_killed_ends_the_test_and_leaves_no_worker(
     models_dir: Path, tmp_path: Path
 ) -> None:
