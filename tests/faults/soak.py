@@ -40,7 +40,7 @@ class Soak:
         self.served = served
         self.in_flight = in_flight
         self.stop = threading.Event()
-        self.counts = dict.fromkeys(("answered", "refused", "left", "failed"), 0)
+        self.counts = dict.fromkeys(("answered", "refused", "late", "left", "failed"), 0)
         self.failures: list[str] = []
 
     def good(self, seed: int) -> None:
@@ -58,6 +58,8 @@ class Soak:
                 with error:
                     if error.code == 429:
                         self.counts["refused"] += 1
+                    elif error.code == 503 and error.headers["Retry-After"]:
+                        self.counts["late"] += 1  # let in, and then there was no turn in time
                     else:
                         self.fail(f"{path}: {error.code} {error.read()[:200]!r}")
             except OSError as error:
