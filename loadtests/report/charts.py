@@ -104,7 +104,7 @@ def trade(story: Story, data: str) -> str:
         held = "" if row.megabytes is None else f", {row.megabytes:.0f} MB"
         title = f"{row.name}: {percent:.2f} %, {rate:,.1f} requests/s{held}"
         chart.mark(rate, percent, row.number, title, size=size)
-        chart.label(rate, percent, row.name)
+        chart.label(rate, percent, row.name, below=story.is_odd(row))
     return chart.svg(f"Accuracy on {data} over capacity")
 
 

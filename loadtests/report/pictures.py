@@ -91,7 +91,8 @@ def _trade(story: Story, data: str) -> Figure:
             colour = _colour(row.number)
             axes.errorbar(*point, yerr=[[below], [above]], color=colour, alpha=0.6)
             axes.scatter(*point, s=3 * (row.megabytes or 20), color=colour, alpha=0.85)
-            axes.annotate(row.name, point, xytext=(7, 7), textcoords="offset points")
+            beside = (7, -15) if story.is_odd(row) else (7, 7)
+            axes.annotate(row.name, point, xytext=beside, textcoords="offset points")
             points.append(point)
     front = [points[i] for i in pareto(points)]
     axes.plot(*zip(*front, strict=True), color="grey", linestyle=":", zorder=0)

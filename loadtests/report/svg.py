@@ -121,13 +121,13 @@ class Chart:
             f'd="M{left:.1f},{down:.1f}H{right:.1f}M{across:.1f},{top:.1f}V{bottom:.1f}"/>'
         )
 
-    def label(self, x: float, y: float, text: str) -> None:
-        """Beside a point, to the side where there is more room."""
+    def label(self, x: float, y: float, text: str, *, below: bool = False) -> None:
+        """Beside a point, to the side where there is more room; above it, or `below`."""
         across, down = self._at((x, y))
         left = across > WIDTH * 0.62
         anchor, offset = ("end", -9) if left else ("start", 9)
         self._marks.append(
-            f'<text class="name" x="{across + offset:.1f}" y="{down - 8:.1f}" '
+            f'<text class="name" x="{across + offset:.1f}" y="{down + (18 if below else -8):.1f}" '
             f'text-anchor="{anchor}">{escape(text)}</text>'
         )
 
