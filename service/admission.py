@@ -41,7 +41,8 @@ class Admission:
 
 
 class Margin:
-    """Seconds by which all but one in a hundred of the latest answers were later than expected.
+    """Seconds by which all but one in a hundred of the latest answers were later than expected, and
+    a twentieth of `max_wait` for what is not seen here: the answer's way to the client.
 
     At most half of `max_wait`, so that there is always room for somebody.
     """
@@ -50,10 +51,10 @@ class Margin:
     _RENEWED = 16  # answers after which it is computed anew
 
     def __init__(self, max_wait: float) -> None:
-        self._most = max_wait / 2
+        self._way, self._most = max_wait / 20, max_wait / 2
         self._late: deque[float] = deque(maxlen=self._KEPT)
         self._new = 0
-        self.seconds = 0.0
+        self.seconds = self._way
 
     def answered(self, seconds_late: float) -> None:
         """Notes an answer that had to wait; one that came early counts as well."""
@@ -63,7 +64,7 @@ class Margin:
             self._new = 0
             ordered = sorted(self._late)
             latest = ordered[math.ceil(0.99 * len(ordered)) - 1]
-            self.seconds = min(max(0.0, latest), self._most)
+            self.seconds = min(self._way + max(0.0, latest), self._most)
 
 
 class Refused(Exception):
