@@ -103,7 +103,7 @@ class Sender:
     async def send(self, start: float, stopped: asyncio.Event) -> Measurement:
         """Sends from `start`, a time of time.monotonic, and waits for the answers; `stopped` ends
         it early."""
-        cpu = time.process_time()
+        began, cpu = time.monotonic(), time.process_time()
         ending = [asyncio.create_task(event.wait()) for event in (stopped, self._hopeless)]
         sending = asyncio.create_task(self._all(start))
         async with self._client:
@@ -118,7 +118,7 @@ class Sender:
         if sending.done() and not sending.cancelled() and (error := sending.exception()):
             raise error
         found.seconds = min(max(now - start, 0.0), self.load.seconds)
-        found.busy = (time.process_time() - cpu) / max(now - start, 1e-9)
+        found.busy = (time.process_time() - cpu) / max(now - began, 1e-3)
         found.cut = found.sent - found.right - found.faults.total()
         return found
 

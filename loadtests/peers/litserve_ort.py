@@ -1,8 +1,9 @@
 """LitServe with stock ONNX Runtime: `litserve_ort.py PORT`.
 
 Its documentation ("Batching", "Speed up serving by 200x") advises to let the server collect
-requests into batches, and to try several workers. Both were tried here; PEER_BATCH and
-PEER_WORKERS change them. A batch is padded to its longest text.
+requests into batches, and to try several workers. On CPUs, with texts of unlike lengths, batches
+lose: padded to their longest text they carry less than half of what single requests do
+(docs/loadtests.md has the figures). So it collects none; PEER_BATCH and PEER_WORKERS change that.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import litserve
 import onnxruntime
 from common import MODELS, THREADS, padded, predictions
 
-BATCH = int(os.environ.get("PEER_BATCH", "8"))
+BATCH = int(os.environ.get("PEER_BATCH", "1"))
 WORKERS = int(os.environ.get("PEER_WORKERS", "1"))
 
 
@@ -34,7 +35,10 @@ class Classifier(litserve.LitAPI):  # type: ignore[misc]
     def batch(self, inputs: list[list[str]]) -> list[list[str]]:
         return inputs
 
-    def predict(self, requests: list[list[str]]) -> list[list[dict[str, Any]]]:
+    def predict(self, requests: Any) -> Any:
+        if BATCH == 1:  # LitServe collects nothing then, and hands over one request
+            (logits,) = self.session.run(["logits"], padded(requests))
+            return predictions(logits)
         (logits,) = self.session.run(["logits"], padded([t for texts in requests for t in texts]))
         found = iter(predictions(logits))
         return [[next(found) for _ in texts] for texts in requests]
@@ -47,7 +51,8 @@ class Classifier(litserve.LitAPI):  # type: ignore[misc]
 
 
 if __name__ == "__main__":
-    api = Classifier(max_batch_size=BATCH, batch_timeout=0.002, api_path="/predict")
+    batching = {"max_batch_size": BATCH, "batch_timeout": 0.002} if BATCH > 1 else {}
+    api = Classifier(api_path="/predict", **batching)
     server = litserve.LitServer(
         api, accelerator="cpu", devices=1, workers_per_device=WORKERS, timeout=60
     )

@@ -248,6 +248,14 @@ def test_measurements_survive_json_and_add_up() -> None:
     assert both.error_share == pytest.approx(4 / 6)
 
 
+def test_a_window_without_a_single_request_is_no_busy_generator(generator: OpenLoop) -> None:
+    with fake_service() as server:
+        found = generator.run(Load(server.url, rate=0.01, seconds=1, arrivals="poisson", seed="0"))
+    assert found.planned == 0
+    assert found.busy < 1
+    assert found.limited_by is None
+
+
 def test_a_generator_at_its_limit_says_so() -> None:
     fine = Measurement(busy=0.4)
     for _ in range(100):
