@@ -6,10 +6,10 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Coroutine
 from itertools import count
 from pathlib import Path
 
+from service.background import Background
 from service.channel import Channel, encoded
 from service.errors import ModelsError, RequestError
 from service.reload import Reloader
@@ -23,7 +23,7 @@ class Parent:
         self._channel: Channel | None = None
         self._asked: dict[str, asyncio.Future[None]] = {}
         self._names = map(str, count(1))
-        self._tasks = set[asyncio.Future[None]]()
+        self._tasks = Background()
 
     def fail(self, why: str) -> None:
         """Tells why this worker cannot start."""
@@ -33,7 +33,7 @@ class Parent:
         """Tells that this worker serves, and from now on lets `reloader` do what it is told."""
         self._channel = await Channel.of(self._connection)
         self._channel.say("ready")
-        self._in_background(self._obey(self._channel, reloader))
+        self._tasks.start(self._obey(self._channel, reloader))
 
     async def reload(self) -> None:
         """Returns once every worker answers with what the models folder holds now.
@@ -54,7 +54,7 @@ class Parent:
         while said := await channel.hear():
             match said:
                 case ["load", folder]:
-                    self._in_background(self._load(channel, reloader, Path(folder)))
+                    self._tasks.start(self._load(channel, reloader, Path(folder)))
                 case ["take"]:
                     reloader.take()
                     channel.say("taken")
@@ -84,8 +84,3 @@ class Parent:
             channel.say("refused", str(error))
         else:
             channel.say("loaded")
-
-    def _in_background(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
+from service.background import Background
 from service.batcher import Batcher
 from service.engine import Engine, Prediction, Row
 from service.metrics import Metrics
@@ -39,7 +40,7 @@ class Shadow:
         self._baseline = variants.baseline_name
         self._engine = variants[self._baseline]
         self._lane = batcher.lane(self._baseline, self._engine, background=True)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Background()
 
     def offer(self, variant: str, texts: Sequence[str], predictions: Sequence[Prediction]) -> None:
         """Takes, or does not, what `variant` said of `texts`."""
@@ -48,9 +49,7 @@ class Shadow:
         if self._batcher.waiting or self._tasks:
             self._texts.labels(variant, "dropped").inc(len(texts))
             return
-        task = asyncio.get_running_loop().create_task(self._compare(variant, texts, predictions))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._compare(variant, texts, predictions))
 
     def close(self) -> None:
         """Drops what is under way, and lets go of the baseline."""

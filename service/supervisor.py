@@ -15,9 +15,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from service.background import Background
 from service.channel import Channel
 from service.errors import RequestError, StartError
 from service.memory import MALLOC
@@ -81,7 +82,7 @@ class Supervisor:
         self._workers: dict[int, Worker] = {}  # by index, from 1
         self._ready: dict[int, Worker] = {}
         self._stop = asyncio.Event()
-        self._tasks = set[asyncio.Task[None]]()
+        self._tasks = Background()
 
     async def run(self) -> None:
         """Returns once SIGTERM or SIGINT has ended all workers.
@@ -169,7 +170,7 @@ class Supervisor:
         while said := await worker.hear():
             match said:
                 case ["reload", name]:
-                    self._in_background(self._reload_for(worker, name))
+                    self._tasks.start(self._reload_for(worker, name))
                 case _:
                     worker.answered(said)
 
@@ -197,7 +198,7 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Exchanges the models, in the background."""
-        self._in_background(self._reload_for(None, ""))
+        self._tasks.start(self._reload_for(None, ""))
 
     async def _reload_for(self, worker: Worker | None, name: str) -> None:
         """The same, and tells `worker`, of which somebody has asked it under `name`."""
@@ -214,11 +215,6 @@ class Supervisor:
         if self._stop.is_set() or len(self._ready) < self.settings.workers:
             return None
         return [self._ready[index] for index in sorted(self._ready)]
-
-    def _in_background(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 @contextlib.contextmanager
