@@ -166,6 +166,7 @@ class Api:
             yield
         finally:
             self.classifier.close()
+            metrics.tallies.tell()
             await tracing.end()
 
     def _load(self) -> Variants:

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
-from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -26,9 +25,11 @@ from service.metrics import Metrics
 from service.middleware import RequestId, limited
 from service.reply import Reply
 from service.settings import Settings
+from service.tally import CounterTally, HistogramTally
 from service.tracing import traced
 
-BENTOML_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+METRICS = "/metrics"
+BENTOML_PATHS = frozenset({"/livez", "/readyz", "/healthz", METRICS})
 OTHER = "other"  # the endpoint of a path that is nobody's
 
 
@@ -65,7 +66,7 @@ class Front:
         self._access = Access(settings, metrics.rejections.labels("rate_limit").inc)
         self._max_body_bytes = settings.max_body_bytes
         self._metrics = metrics
-        self._counted: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._counted: dict[tuple[str, int], tuple[CounterTally, HistogramTally]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,6 +79,8 @@ class Front:
             endpoint = self._paths.endpoint(scope)
             self._access.check(scope)
             receive = limited(scope, receive, self._max_body_bytes)
+            if endpoint == METRICS:
+                self._metrics.tallies.tell()
             app = self._bentoml if endpoint in BENTOML_PATHS else self._own
             await app(scope, receive, reply.send)
         except Exception as error:
@@ -95,8 +98,11 @@ class Front:
     def _count(self, endpoint: str, status: int, seconds: float) -> None:
         counted = self._counted.get((endpoint, status))
         if counted is None:  # looking them up by their labels takes longer than counting
-            requests = self._metrics.http_requests.labels(endpoint, str(status))
-            counted = requests, self._metrics.http_seconds.labels(endpoint)
+            metrics, tallies = self._metrics, self._metrics.tallies
+            counted = (
+                tallies.counter(metrics.http_requests.labels(endpoint, str(status))),
+                tallies.histogram(metrics.http_seconds.labels(endpoint)),
+            )
             self._counted[endpoint, status] = counted
         counted[0].inc()
         counted[1].observe(seconds)

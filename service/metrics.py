@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from service.tally import Tallies
+
 # What became of a request for predictions of one variant.
 OUTCOMES = (
     "ok",
@@ -36,9 +38,12 @@ _TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
-    """The service's metrics, registered in `registry`, which must not hold them yet."""
+    """The service's metrics, registered in `registry`, which must not hold them yet. What counts
+    for each request does so through `tallies`: `tallies.tell()` before they are read."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.tallies = Tallies()
+
         def counter(name: str, help: str, *labels: str) -> Counter:
             return Counter(f"crisp_{name}", help, labels, registry=registry)
 

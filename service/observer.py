@@ -13,17 +13,19 @@ class _OfVariant:
     """The metrics with the label of one variant."""
 
     def __init__(self, metrics: Metrics, variant: str) -> None:
-        self.requests = {each: metrics.requests.labels(variant, each) for each in OUTCOMES}
-        self.texts = {each: metrics.texts.labels(variant, each) for each in OUTCOMES}
-        self.truncated = metrics.truncated.labels(variant)
-        self.queue_tokens = metrics.queue_tokens.labels(variant)
-        self.queue_requests = metrics.queue_requests.labels(variant)
-        self.wait_seconds = metrics.wait_seconds.labels(variant)
-        self.tokenize_seconds = metrics.tokenize_seconds.labels(variant)
-        self.batch_tokens = metrics.batch_tokens.labels(variant)
-        self.batch_texts = metrics.batch_texts.labels(variant)
-        self.inference_seconds = metrics.inference_seconds.labels(variant)
-        self.tokens_per_second = metrics.tokens_per_second.labels(variant)
+        counter, gauge = metrics.tallies.counter, metrics.tallies.gauge
+        histogram = metrics.tallies.histogram
+        self.requests = {each: counter(metrics.requests.labels(variant, each)) for each in OUTCOMES}
+        self.texts = {each: counter(metrics.texts.labels(variant, each)) for each in OUTCOMES}
+        self.truncated = counter(metrics.truncated.labels(variant))
+        self.queue_tokens = gauge(metrics.queue_tokens.labels(variant))
+        self.queue_requests = gauge(metrics.queue_requests.labels(variant))
+        self.wait_seconds = histogram(metrics.wait_seconds.labels(variant))
+        self.tokenize_seconds = histogram(metrics.tokenize_seconds.labels(variant))
+        self.batch_tokens = histogram(metrics.batch_tokens.labels(variant))
+        self.batch_texts = histogram(metrics.batch_texts.labels(variant))
+        self.inference_seconds = histogram(metrics.inference_seconds.labels(variant))
+        self.tokens_per_second = gauge(metrics.tokens_per_second.labels(variant))
 
 
 class MetricsObserver:

@@ -22,6 +22,7 @@ import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, _get_status_line
 
 from service.exchange import CONNECTION
+from service.joined_writes import JoinedWrites
 from service.settings import Settings
 
 SPARE_FILES = 512  # beside connections: models, logs, the event loop
@@ -66,6 +67,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._writes: Any = JoinedWrites(transport, self.loop)
         if len(self.connections) > self.bounds.max_connections:
             self._refuse(503, "too_many_connections", "all connections are in use: try again later")
         else:
@@ -118,6 +120,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._check_header_bytes()
         if not self._refused:
             super().on_headers_complete()
+            self.cycle.transport = self._writes
 
     def on_body(self, body: bytes) -> None:
         if not self._refused:

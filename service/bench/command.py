@@ -17,7 +17,7 @@ Http = Annotated[
     typer.Option(
         "--http",
         help="Measure instead what HTTP costs on top of the engine, for 32 connections and for "
-        "one; takes --model, --seconds and --json.",
+        "one, with one worker and with one for each core; takes --model, --seconds and --json.",
     ),
 ]
 
@@ -51,6 +51,7 @@ def run(model: list[Path] | None, seconds: float, json_file: str | None) -> None
 
     from service.bench.client import BenchError
     from service.bench.overhead import measure
+    from service.cores import cores
     from service.settings import BUNDLED_MODELS
 
     output = None if json_file in (None, "-") else Path(json_file)
@@ -65,25 +66,28 @@ def run(model: list[Path] | None, seconds: float, json_file: str | None) -> None
         found = measure(
             model[0] if model else BUNDLED_MODELS,
             seconds=seconds,
+            workers=sorted({1, cores()}),
             advance=lambda share: progress.update(task, completed=share),
         )
-    summary = found.summary()
+    summaries = [each.summary() for each in found]
     if json_file == "-":
-        typer.echo(json.dumps(summary, indent=1))
+        typer.echo(json.dumps(summaries, indent=1))
         return
     if output is not None:
         temporary = output.with_name(output.name + ".tmp")
-        temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(summaries, indent=1) + "\n", encoding="utf-8")
         temporary.replace(output)
-    share, (low, high) = summary["share"], summary["share_interval"]
-    added, (least, most) = summary["added_ms_median"], summary["added_ms_interval"]
-    rounds = len(found.shares)
-    typer.echo(
-        f"{found.connections} connections, one text a request: {100 * share:.0f} % of the engine's "
-        f"batched throughput (95 % interval {100 * low:.0f} to {100 * high:.0f}, {rounds} rounds)"
-    )
-    typer.echo(
-        f"one connection: {added:.2f} ms beyond the engine's time (95 % interval {least:.2f} to "
-        f"{most:.2f}, {rounds} rounds)"
-    )
+    for summary in summaries:
+        share, (low, high) = summary["share"], summary["share_interval"]
+        added, (least, most) = summary["added_ms_median"], summary["added_ms_interval"]
+        rounds, workers = summary["rounds"], summary["workers"]
+        typer.echo(f"crisp serve --workers {workers}, one text a request, {rounds} rounds:")
+        typer.echo(
+            f"  {summary['connections']} connections: {100 * share:.0f} % of the engine's batched "
+            f"throughput (95 % interval {100 * low:.0f} to {100 * high:.0f})"
+        )
+        typer.echo(
+            f"  one connection: {added:.2f} ms beyond the engine's time (95 % interval {least:.2f} "
+            f"to {most:.2f})"
+        )
     sys.stdout.flush()

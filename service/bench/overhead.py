@@ -1,10 +1,12 @@
 """What HTTP costs on top of the engine: both measured in one run, in turns of half a second.
 
 Two questions. With many connections, what share of the engine's own batched throughput arrives at
-the clients? With one, how many milliseconds does a request take beyond the engine's own time? The
-engine runs in this process, the service in its own, and never both at once. A round asks each of
-them each question, in an order drawn anew, so that a machine that slows down does so for all;
-ratios and differences are taken round by round, and their medians come with a bootstrap interval.
+the clients? With one, how many milliseconds does a request take beyond the engine's own time? Both
+are asked of a service of one process, whose runs have all cores, and of one with a process for each
+core. The engine runs in this process, the services in theirs, and never two at once. A round asks
+each of them each question, in an order drawn anew, so that a machine that slows down does so for
+all; ratios and differences are taken round by round, and their medians come with a bootstrap
+interval.
 
 The texts are pairs of the sentences in examples/, about as long as a sentence of a film review.
 """
@@ -23,6 +25,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -43,31 +46,41 @@ _SECONDS_TO_START, _SECONDS_TO_STOP = 120.0, 90.0
 
 
 @dataclass
-class Overhead:
-    """One number a round. Throughputs in texts a second, with `connections` of one text each, and
-    in batches of as many; times in milliseconds, the median of a turn."""
+class Engines:
+    """One number a round of the engine alone: texts a second in batches of as many as there are
+    connections, and the milliseconds of a single text, the median of a turn."""
 
+    throughput: list[float] = field(default_factory=list)
+    ms: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Overhead:
+    """The same over HTTP, of a service of `workers` processes, one text a request: throughput with
+    `connections`, milliseconds with one."""
+
+    workers: int
     connections: int
-    engine_throughput: list[float] = field(default_factory=list)
-    http_throughput: list[float] = field(default_factory=list)
-    engine_ms: list[float] = field(default_factory=list)
-    http_ms: list[float] = field(default_factory=list)
+    engine: Engines
+    throughput: list[float] = field(default_factory=list)
+    ms: list[float] = field(default_factory=list)
 
     @property
     def shares(self) -> list[float]:
         """HTTP's share of the engine's throughput, round by round."""
-        pairs = zip(self.http_throughput, self.engine_throughput, strict=True)
+        pairs = zip(self.throughput, self.engine.throughput, strict=True)
         return [http / engine for http, engine in pairs]
 
     @property
     def added_ms(self) -> list[float]:
         """Milliseconds of a request beyond the engine's, round by round."""
-        return [http - engine for http, engine in zip(self.http_ms, self.engine_ms, strict=True)]
+        return [http - engine for http, engine in zip(self.ms, self.engine.ms, strict=True)]
 
     def summary(self) -> dict[str, Any]:
         """Medians, and 95 % intervals of them."""
         return {
             **asdict(self),
+            "rounds": len(self.shares),
             "share": median(self.shares),
             "share_interval": interval(self.shares),
             "added_ms_median": median(self.added_ms),
@@ -86,13 +99,15 @@ def measure(
     models: Path,
     *,
     seconds: float,
+    workers: Sequence[int],
     connections: int = 32,
     turn: float = 0.5,
     advance: Callable[[float], None] = lambda _: None,
-) -> Overhead:
-    """Rounds of four turns of `turn` seconds each, as many as fit into `seconds`, 3 at least.
+) -> list[Overhead]:
+    """Of a service with each number of `workers`: rounds of turns of `turn` seconds each, as many
+    as fit into `seconds`, 3 at least.
 
-    Raises BenchError where the service does not start or answer.
+    Raises BenchError where a service does not start or answer.
     """
     texts = pairs_of_examples()
     folders = model_folders(models)
@@ -100,19 +115,30 @@ def measure(
     engine = Engine.load(folders[variant])
     engine.warm_up()
     requests = [predict_request(text, variant) for text in texts]
-    found = Overhead(connections)
-    with served(models) as port, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    alone = Engines()
+    found = [Overhead(each, connections, alone) for each in workers]
+    with contextlib.ExitStack() as stack:
+        ports = [stack.enter_context(served(models, each)) for each in workers]
+        runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
 
-        def http(count: int, length: float) -> list[float]:
+        def http(port: int, count: int, length: float) -> list[float]:
             return runner.run(closed_loop("127.0.0.1", port, requests, count, length))
 
+        def throughput(of: Overhead, port: int) -> None:
+            began = perf_counter()
+            answered = len(http(port, connections, turn))
+            of.throughput.append(answered / (perf_counter() - began))
+
+        def latency(of: Overhead, port: int) -> None:
+            of.ms.append(1e3 * median(http(port, 1, turn)))
+
         turns: list[Callable[[], None]] = [
-            lambda: found.engine_throughput.append(_rate(engine, texts, connections, turn)),
-            lambda: found.http_throughput.append(_http_rate(http, connections, turn)),
-            lambda: found.engine_ms.append(_engine_ms(engine, texts, turn)),
-            lambda: found.http_ms.append(1e3 * median(http(1, turn))),
+            lambda: alone.throughput.append(_rate(engine, texts, connections, turn)),
+            lambda: alone.ms.append(_engine_ms(engine, texts, turn)),
         ]
-        http(connections, _WARM_UP_SECONDS)
+        for of, port in zip(found, ports, strict=True):
+            turns += [partial(throughput, of, port), partial(latency, of, port)]
+            http(port, connections, _WARM_UP_SECONDS)
         order = random.Random(0)
         rounds = max(3, int(seconds / (len(turns) * turn)))
         for number in range(rounds):
@@ -129,12 +155,13 @@ def pairs_of_examples() -> list[str]:
 
 
 @contextlib.contextmanager
-def served(models: Path) -> Iterator[int]:
+def served(models: Path, workers: int = 1) -> Iterator[int]:
     """The port of a `crisp serve` of `models` that is ready; it is ended with the context."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    options = ("--models", str(models.absolute()), "--port", str(port), "--no-access-log")
+    options = ["--models", str(models.absolute()), "--port", str(port), "--no-access-log"]
+    options += ["--workers", str(workers)]
     process = subprocess.Popen(
         [sys.executable, "-m", "crisp", "serve", *options],
         cwd=ROOT,
@@ -181,11 +208,3 @@ def _engine_ms(engine: Engine, texts: list[str], seconds: float) -> float:
         engine.predict([texts[len(times) % len(texts)]])
         times.append(perf_counter() - began)
     return 1e3 * median(times)
-
-
-def _http_rate(
-    http: Callable[[int, float], list[float]], connections: int, seconds: float
-) -> float:
-    began = perf_counter()
-    answered = len(http(connections, seconds))
-    return answered / (perf_counter() - began)

@@ -66,6 +66,7 @@ class Guarded:
         return asyncio.run(scenario())
 
     def counted(self, endpoint: str, status: int) -> float:
+        self.metrics.tallies.tell()
         return self.metrics.http_requests.labels(endpoint, str(status))._value.get()
 
 

@@ -38,6 +38,8 @@ class Counted:
         self.api.metrics = Metrics(self.registry)
 
     def value(self, name: str, **labels: str) -> float:
+        assert self.api.metrics is not None
+        self.api.metrics.tallies.tell()
         found = self.registry.get_sample_value(f"crisp_{name}", labels)
         assert found is not None, f"{name} {labels} is not there"
         return found

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from running_server import crisp
 
 from service.bench.client import BenchError, closed_loop, predict_request
-from service.bench.overhead import Overhead, interval, pairs_of_examples
+from service.bench.overhead import Engines, Overhead, interval, pairs_of_examples
+from service.cores import cores
 
 
 def test_shares_and_differences_are_taken_round_by_round() -> None:
-    found = Overhead(32, [100, 200, 400], [80, 180, 320], [2.0, 4.0, 3.0], [2.5, 5.0, 3.75])
+    engine = Engines([100, 200, 400], [2.0, 4.0, 3.0])
+    found = Overhead(1, 32, engine, [80, 180, 320], [2.5, 5.0, 3.75])
     assert found.shares == [0.8, 0.9, 0.8]
     assert found.added_ms == [0.5, 1.0, 0.75]
     summary = found.summary()
@@ -88,8 +90,10 @@ def test_it_measures_a_real_service(models_dir: Path) -> None:
     options = ("--http", "--model", str(models_dir / "sparse"), "--seconds", "1", "--json", "-")
     done = subprocess.run(crisp("bench", *options), capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert len(found["http_throughput"]) == len(found["engine_ms"]) == 3
-    assert all(value > 0 for value in found["http_throughput"] + found["http_ms"])
-    low, high = found["share_interval"]
-    assert low <= found["share"] <= high
+    services = json.loads(done.stdout)
+    assert [found["workers"] for found in services] == sorted({1, cores()})
+    for found in services:
+        assert len(found["throughput"]) == len(found["engine"]["ms"]) == found["rounds"] == 3
+        assert all(value > 0 for value in found["throughput"] + found["ms"])
+        low, high = found["share_interval"]
+        assert low <= found["share"] <= high
