@@ -1,4 +1,5 @@
-"""The training commands: `crisp train`, `evaluate`, `prune-search`, `inspect` and `study`."""
+"""The training commands: `crisp train`, `evaluate`, `narrow`, `prune-search`, `inspect` and
+`study`."""
 
 from __future__ import annotations
 
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     """Adds this stage's commands to `app`."""
     app.command()(train)
     app.command()(evaluate)
+    app.command()(narrow)
     app.command()(prune_search)
     app.command("inspect")(inspect)
     app.add_typer(study)
@@ -167,6 +169,56 @@ def evaluate(
 
     reports = evaluate_run(run, data, split=split)
     print_report(reports, as_json=as_json)
+
+
+def narrow(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    feed_forward: Annotated[
+        str,
+        typer.Option(
+            help="Width of the feed-forward network of each layer, e.g. "
+            '"640,1024,512,512,512,1536" for MiniLM, which has 1536.'
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the new run, e.g. runs/narrow.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Texts to learn from; several times for several sets. "
+            "[default: the run's training data]"
+        ),
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens to learn from, in equal shares of each set.")
+    ] = 300_000,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over them, for each layer.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Of the texts and their order.")] = 0,
+) -> None:
+    """Makes the feed-forward networks of a run narrower, with next to no loss of accuracy.
+
+    Half of a model's time goes into them. Neurons are chosen in closed form; what is left is
+    fitted, layer by layer, to do what the run does. Takes minutes. Killed, the same command goes
+    on.
+
+    Example:
+
+        crisp narrow runs/dense --feed-forward 640,1024,512,512,512,1536 --out runs/narrow
+    """
+    try:
+        widths = tuple(int(width) for width in feed_forward.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected whole numbers with commas between them, got {feed_forward!r}",
+            param_hint="--feed-forward",
+        ) from None
+    quieten()
+    from training.narrow import narrow_run
+
+    record = narrow_run(run, out, widths, data=data or (), tokens=tokens, epochs=epochs, seed=seed)
+    typer.echo(f"{out}: feed-forward {feed_forward}, {record.seconds:.0f} s")
+    for name, found in record.history[-1].items():
+        if name != "epoch":
+            typer.echo(f"  {name}: accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}")
 
 
 def prune_search(

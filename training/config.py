@@ -29,6 +29,7 @@ class TrainingSettings:
     attention: AttentionPattern = field(default_factory=AttentionPattern)
     pruning: TokenPruning | None = None  # which tokens each layer passes on; none: all
     teacher: str | None = None  # folder of a finished run, whose logits are learned too
+    feed_forward: tuple[int, ...] | None = None  # `crisp narrow`: widths by layer; none: the base's
     epochs: int = 3
     seed: int = 0
     learning_rate: float = 5e-5  # peak; linear warm-up, then linear decay to 0
@@ -70,6 +71,7 @@ class TrainingSettings:
         return asdict(self) | {
             "attention": self.attention.to_dict(),
             "pruning": None if self.pruning is None else self.pruning.to_dict(),
+            "feed_forward": None if self.feed_forward is None else list(self.feed_forward),
             "data": list(self.data),
             "dev": list(self.dev),
         }
@@ -81,6 +83,8 @@ class TrainingSettings:
         kept["attention"] = AttentionPattern.from_dict(values["attention"])
         if kept.get("pruning") is not None:
             kept["pruning"] = TokenPruning.from_dict(kept["pruning"])
+        if kept.get("feed_forward") is not None:
+            kept["feed_forward"] = tuple(kept["feed_forward"])
         return cls(**kept | {"data": tuple(values["data"]), "dev": tuple(values["dev"])})
 
 

@@ -1,6 +1,6 @@
 """What a text costs: the multiply-adds of the encoder, as a function of its length.
 
-    shape = EncoderShape(layers=6, hidden=384, feed_forward=1536)
+    shape = EncoderShape(layers=6, hidden=384, feed_forward=1536)   # or a width for each layer
     multiply_adds(200, shape, pattern, pruning) / multiply_adds(200, shape, pattern, None)
 
 Counted are the matrix products: projections, scores, weighted values, feed-forward. Of the last
@@ -23,7 +23,12 @@ class EncoderShape:
 
     layers: int
     hidden: int
-    feed_forward: int
+    feed_forward: int | tuple[int, ...]  # of all layers, or of each
+
+    def width(self, layer: int) -> int:
+        """Of the feed-forward network of `layer`."""
+        widths = self.feed_forward
+        return widths if isinstance(widths, int) else widths[layer]
 
 
 def multiply_adds(
@@ -40,7 +45,7 @@ def multiply_adds(
             left = pruning.kept(layer, length)
         total += (queries + 2 * tokens) * square  # query; key and value
         total += 2 * links(queries, tokens, pattern) * shape.hidden  # scores; weighted values
-        total += left * (square + 2 * shape.hidden * shape.feed_forward)
+        total += left * (square + 2 * shape.hidden * shape.width(layer))
         tokens = left
     return total
 

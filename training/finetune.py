@@ -70,7 +70,7 @@ def finetune(
 
     Raises TrainingError (DataError, BaseModelError, RunError) before any long work begins.
     """
-    _refuse_if_taken(out, settings)
+    refuse_if_taken(out, settings)
     train, dev, dropped = load_data(settings)
     model, tokenizer = load_base(
         settings.base,
@@ -190,7 +190,7 @@ def last_checkpoint(folder: Path, *, averages: bool = False) -> str | None:
     return None
 
 
-def _refuse_if_taken(out: Path, settings: TrainingSettings) -> None:
+def refuse_if_taken(out: Path, settings: TrainingSettings) -> None:
     """Raises RunError unless `out` is free, or holds an unfinished run of the same settings."""
     if int(os.environ.get("RANK", "0")) != 0:
         return  # the first process may already have made it

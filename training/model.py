@@ -24,6 +24,7 @@ from training.attention.registry import CONFIG_FIELD, IMPLEMENTATION, register_a
 from training.errors import BaseModelError, RunError
 from training.hub import hub_is_reachable
 from training.minilm import minilm_config, minilm_folder, minilm_state
+from training.narrow_model import classifier_class
 from training.pattern import AttentionPattern
 from training.pruned_model import prune_model, pruning_of
 from training.pruning import TokenPruning
@@ -68,7 +69,7 @@ def load_base(
     for key, value in settings.items():
         setattr(config, key, value)
     try:
-        model = DistilBertForSequenceClassification.from_pretrained(
+        model = classifier_class(config).from_pretrained(
             base,
             config=config,
             attn_implementation=IMPLEMENTATION,
@@ -112,7 +113,7 @@ def load_checkpoint(
     config = AutoConfig.from_pretrained(folder)
     if not isinstance(config, DistilBertConfig) or not hasattr(config, CONFIG_FIELD):
         raise RunError(f"{folder}/config.json names no attention pattern: not a run of crisp train")
-    model = DistilBertForSequenceClassification.from_pretrained(
+    model = classifier_class(config).from_pretrained(
         folder, config=config, attn_implementation=IMPLEMENTATION, dtype=torch.float32
     )
     prune_model(model, pruning_of(model))

@@ -25,6 +25,7 @@ from training.attention.registry import CONFIG_FIELD
 from training.batches import Encodings
 from training.cost import EncoderShape, multiply_adds
 from training.evaluate import logits_of
+from training.narrow_model import feed_forward_of
 from training.pattern import AttentionPattern
 from training.pruned_model import prune_model
 from training.pruning import TokenPruning
@@ -85,7 +86,7 @@ class Searcher:
         self.model, self.sets, self.measured = model, sets, measured
         self.points = dict(known or {})
         config = model.config
-        self.shape = EncoderShape(config.n_layers, config.dim, config.hidden_dim)
+        self.shape = EncoderShape(config.n_layers, config.dim, feed_forward_of(model))
         self.pattern = AttentionPattern.from_dict(getattr(config, CONFIG_FIELD))
 
     @property

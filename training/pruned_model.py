@@ -131,6 +131,14 @@ def _attend(
     return context.transpose(1, 2).flatten(2), probabilities
 
 
+def attended(layer: Any, hidden: Tensor, valid: Tensor, pattern: AttentionPattern) -> Tensor:
+    """What goes into the feed-forward network of a layer where nothing is dropped: [B, S, H], from
+    hidden [B, S, H] and which of them are tokens, bool [B, S], at the left."""
+    context, _ = _attend(layer.attention, hidden, valid, pattern)
+    result: Tensor = layer.sa_layer_norm(layer.attention.out_lin(context) + hidden)
+    return result
+
+
 def _rows(tensor: Tensor, index: Tensor) -> Tensor:
     """tensor [B, S, H] at the positions index [B, S']: [B, S', H]."""
     return tensor.gather(1, index[:, :, None].expand(-1, -1, tensor.shape[-1]))

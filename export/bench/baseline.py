@@ -37,6 +37,7 @@ from export.errors import ExportError, ModelFolderError, ParityError
 from export.manifest import ModelFolder
 from export.parity import FP32_TOLERANCE
 from training.model import load_checkpoint
+from training.narrow_model import classifier_class
 
 OPSET = 17  # the first with LayerNormalization
 FUSIONS = ("Attention", "MultiHeadAttention")  # what the optimizer may fuse an attention to
@@ -78,7 +79,7 @@ def classifier_of_folder(folder: ModelFolder) -> DistilBertForSequenceClassifica
     weights = packed_weights(graph)
     config = packed_config(graph, weights)
     config._attn_implementation = "eager"
-    model = DistilBertForSequenceClassification(config)
+    model = classifier_class(config)(config)
     differing = sorted(model.state_dict().keys() ^ weights.keys())
     if differing:
         raise ModelFolderError(

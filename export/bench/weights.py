@@ -22,6 +22,7 @@ from transformers import DistilBertConfig
 from export.errors import ModelFolderError
 from export.functions import OPERATOR
 from export.manifest import DOMAIN
+from training.narrow_model import FEED_FORWARD_FIELD
 
 Array = NDArray[np.float32]
 
@@ -80,6 +81,9 @@ def packed_config(graph: onnx.ModelProto, weights: Mapping[str, Array]) -> Disti
         n_heads=num_heads,
     )
     config.num_labels = len(weights["classifier.bias"])
+    widths = [len(weights[f"{_LAYER.format(i)}.ffn.lin1.weight"]) for i in range(layers)]
+    if len(set(widths)) > 1:
+        setattr(config, FEED_FORWARD_FIELD, widths)
     return config
 
 

@@ -52,7 +52,7 @@ def layer_flops(
         scores=2 * scored * shape.hidden,
         softmax=_SOFTMAX * heads * kept,
         values=2 * kept * shape.hidden,
-        feed_forward=4 * length * shape.hidden * shape.feed_forward,
+        feed_forward=4 * length * shape.hidden * shape.width(0),
     )
 
 
