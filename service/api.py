@@ -77,7 +77,7 @@ class Api:
     def __init__(self, settings: Settings, threads: int | None = None) -> None:
         """`threads` of one run of a model; by default as many as there are cores."""
         self.settings = settings
-        self.threads = threads or settings.threads
+        self._load = partial(Variants.load, threads=threads or settings.threads)
         self.metrics: Metrics | None = None  # to be set before the start; else nobody reads them
         self.lifecycle: Lifecycle | None = None  # likewise
         self.reload_all: Callable[[], Awaitable[None]] | None = None  # where others serve too
@@ -87,7 +87,7 @@ class Api:
         """Loads the models in a thread from now on, or takes those that are being loaded: a worker
         imports its server meanwhile, which takes longer. What goes wrong is raised when the server
         starts."""
-        self._loading = ThreadPoolExecutor(1).submit(self._load) if begun is None else begun
+        self._loading = begun or ThreadPoolExecutor(1).submit(self._load, self.settings.models)
 
     def app(self) -> Starlette:
         """The ASGI application; its lifespan loads and warms up the models, or raises."""
@@ -158,9 +158,11 @@ class Api:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         metrics = self.metrics or Metrics(CollectorRegistry())
         self.classifier = Classifier(self.settings, metrics)
-        load = partial(Variants.load, threads=self.threads)
-        self.reloader = Reloader(load, self.classifier.use, metrics)
-        self.classifier.use(self._load() if self._loading is None else self._loading.result())
+        self.reloader = Reloader(self._load, self.classifier.use, metrics)
+        if self._loading is None:
+            self.begin_loading()
+        assert self._loading is not None
+        self.classifier.use(self._loading.result())
         self._loading = None  # which would keep these models when others are in use
         try:
             yield
@@ -168,9 +170,6 @@ class Api:
             self.classifier.close()
             metrics.tallies.tell()
             await tracing.end()
-
-    def _load(self) -> Variants:
-        return Variants.load(self.settings.models, threads=self.threads)
 
 
 async def _nothing(_: Request) -> Response:

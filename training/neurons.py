@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_AT_ONCE = 64  # neurons, before what is known of them is taken out of the matrices
 _DAMPING = 1e-3  # of the mean square of an activation, added to all: some hardly ever fire
 
 
@@ -41,18 +42,20 @@ def keep_neurons(
     whole = torch.cat([weight.T, bias[None]]).double()  # [N+1, M]
     damped = gram + _DAMPING * gram.diagonal()[:-1].mean() * torch.eye(count + 1).to(gram)
     inverse, rest = torch.linalg.inv(damped), whole.clone()
-    kept = torch.ones(count + 1, dtype=torch.bool, device=gram.device)
-    for _ in range(count - width):
-        price = rest.square().sum(dim=1) / inverse.diagonal()
-        price[~kept] = torch.inf
-        price[-1] = torch.inf  # the bias stays
-        j = int(price.argmin())
-        column, scale = inverse[:, j].clone(), inverse[j, j].clone()
-        rest -= torch.outer(column / scale, rest[j].clone())
-        inverse -= torch.outer(column, column) / scale
-        inverse[j, j] = 1.0  # any number: it is never looked at again
-        kept[j] = False
-    left = kept.nonzero().flatten()
+    left = torch.arange(count + 1, device=gram.device)
+    while len(left) > width + 1:
+        gone = torch.zeros(len(left), dtype=torch.bool, device=gram.device)
+        for _ in range(min(_AT_ONCE, len(left) - 1 - width)):
+            price = rest.square().sum(dim=1) / inverse.diagonal()
+            price[gone] = torch.inf
+            price[-1] = torch.inf  # the bias stays
+            j = int(price.argmin())
+            column, scale = inverse[:, j].clone(), inverse[j, j].clone()
+            rest -= torch.outer(column / scale, rest[j].clone())
+            inverse -= torch.outer(column, column) / scale
+            inverse[j, j] = 1.0  # any number: it is never looked at again
+            gone[j] = True
+        left, rest, inverse = left[~gone], rest[~gone], inverse[~gone][:, ~gone]
     # The same weights from the sums themselves: a thousand updates have rounded a little each.
     fitted = torch.linalg.solve(damped[left][:, left], damped[left] @ whole)
     return left[:-1], fitted[:-1].T.to(weight), fitted[-1].to(bias)

@@ -96,6 +96,7 @@ def trade(story: Story, data: str) -> str:
     front = [points[i] for i in pareto(points)]
     chart.line(front, svg.SERIES - 1, "no contender has more of both than these")
     largest = max((row.megabytes or 0.0 for row, _ in shown), default=0.0)
+    below = story.labelled_below
     for (row, accuracy), (rate, percent) in zip(shown, points, strict=True):
         assert row.capacity is not None
         across = (row.capacity.low or rate, row.capacity.high or rate)
@@ -104,7 +105,7 @@ def trade(story: Story, data: str) -> str:
         held = "" if row.megabytes is None else f", {row.megabytes:.0f} MB"
         title = f"{row.name}: {percent:.2f} %, {rate:,.1f} requests/s{held}"
         chart.mark(rate, percent, row.number, title, size=size)
-        chart.label(rate, percent, row.name, below=story.is_odd(row))
+        chart.label(rate, percent, row.name, below=row.name in below)
     return chart.svg(f"Accuracy on {data} over capacity")
 
 

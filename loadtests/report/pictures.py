@@ -83,6 +83,7 @@ def _trade(story: Story, data: str) -> Figure:
     figure = Figure(figsize=(7, 4.5), dpi=144, layout="constrained")
     axes: Axes = figure.subplots()
     points: list[tuple[float, float]] = []
+    labelled_below = story.labelled_below
     for row in story.with_capacity:
         for accuracy in (a for a in row.accuracies if a.data == data):
             assert row.capacity is not None
@@ -91,7 +92,7 @@ def _trade(story: Story, data: str) -> Figure:
             colour = _colour(row.number)
             axes.errorbar(*point, yerr=[[below], [above]], color=colour, alpha=0.6)
             axes.scatter(*point, s=3 * (row.megabytes or 20), color=colour, alpha=0.85)
-            beside = (7, -15) if story.is_odd(row) else (7, 7)
+            beside = (7, -15) if row.name in labelled_below else (7, 7)
             axes.annotate(row.name, point, xytext=beside, textcoords="offset points")
             points.append(point)
     front = [points[i] for i in pareto(points)]

@@ -87,11 +87,12 @@ class Story:
     def with_capacity(self) -> list[Row]:
         return [row for row in self.rows if row.capacity is not None]
 
-    def is_odd(self, row: Row) -> bool:
-        """Whether it is an odd one in the order of capacity: names of neighbours are then set above
-        and below their points, so that they do not cover each other."""
-        ordered = sorted(self.with_capacity, key=lambda each: each.capacity.value)  # type: ignore[union-attr]
-        return ordered.index(row) % 2 == 1
+    @property
+    def labelled_below(self) -> set[str]:
+        """Every other contender in the order of capacity: names of neighbours are set above and
+        below their points, so that they do not cover each other."""
+        found = [(row.capacity.value, row.name) for row in self.rows if row.capacity is not None]
+        return {name for _, name in sorted(found)[1::2]}
 
 
 def tell(content: Mapping[str, Any]) -> Story:
