@@ -28,6 +28,7 @@ from export.bench.baseline import (
 )
 from export.errors import ExportError, ModelFolderError, ParityError
 from export.manifest import ModelFolder
+from training.narrow_model import set_feed_forward
 from training.pattern import AttentionPattern
 
 TOPK = AttentionPattern("topk", density=0.2)
@@ -49,8 +50,15 @@ def operators(file: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(file).graph.node)
 
 
+def narrowed() -> DistilBertForSequenceClassification:
+    model = classifier()
+    set_feed_forward(model, (40, 96))
+    return model
+
+
 @pytest.mark.parametrize(
-    "model", [classifier(), classifier(num_labels=3, n_layers=3, n_heads=2, vocab_size=600)]
+    "model",
+    [classifier(), classifier(num_labels=3, n_layers=3, n_heads=2, vocab_size=600), narrowed()],
 )
 def test_fp32_weights_come_back_exactly(
     model: DistilBertForSequenceClassification, tmp_path: Path
