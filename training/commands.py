@@ -76,6 +76,14 @@ def train(
             help="Folder of a finished run, whose predictions are learned beside the labels."
         ),
     ] = None,
+    teacher_states: Annotated[
+        bool,
+        typer.Option(
+            "--teacher-states",
+            help="Learn its hidden states too, layer by layer; for a base of the same depth and "
+            "width, such as one that `crisp narrow` made of it.",
+        ),
+    ] = False,
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 3,
     seed: Annotated[int, typer.Option(help="Of the new head, the order and the dropout.")] = 0,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-5,
@@ -128,6 +136,7 @@ def train(
         attention=pattern,
         pruning=None if prune is None else TokenPruning.parse(prune, prune_floor),
         teacher=teacher,
+        teacher_states=teacher_states,
         epochs=epochs,
         seed=seed,
         learning_rate=learning_rate,

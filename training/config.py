@@ -29,6 +29,7 @@ class TrainingSettings:
     attention: AttentionPattern = field(default_factory=AttentionPattern)
     pruning: TokenPruning | None = None  # which tokens each layer passes on; none: all
     teacher: str | None = None  # folder of a finished run, whose logits are learned too
+    teacher_states: bool = False  # and its hidden states
     feed_forward: tuple[int, ...] | None = None  # `crisp narrow`: widths by layer; none: the base's
     epochs: int = 3
     seed: int = 0
@@ -45,6 +46,8 @@ class TrainingSettings:
     label_column: str | None = None
 
     def __post_init__(self) -> None:
+        if self.teacher_states and self.teacher is None:
+            raise TrainingError("--teacher-states needs a --teacher, whose hidden states they are")
         if not self.data:
             raise TrainingError("no training data: name a file or hub data set with --data")
         for name in ("epochs", "batch_size", "batch_tokens"):

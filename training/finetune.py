@@ -45,7 +45,7 @@ from training.data import (
     require_several_classes,
     without_overlap,
 )
-from training.distillation import load_teacher
+from training.distillation import check_states, load_teacher
 from training.errors import DataError, RunError
 from training.files import write_atomically
 from training.model import load_base
@@ -82,6 +82,8 @@ def finetune(
     teacher = None
     if settings.teacher is not None:
         teacher = load_teacher(Path(settings.teacher), train[0].label_names, tokenizer)
+        if settings.teacher_states:
+            check_states(teacher, model)
     limit = min(settings.max_tokens, model.config.max_position_embeddings)
     model.config.attention_dropout = settings.attention_dropout
     for module in model.modules():

@@ -10,14 +10,14 @@ from transformers import Trainer
 
 from training.batches import BucketLoader, Encodings, LengthBuckets, pad
 from training.config import TrainingSettings
-from training.distillation import distillation_loss
+from training.distillation import distillation_loss, states_loss
 
 
 class BucketTrainer(Trainer):
     """Trainer with length-bucketed batches, whose shares for each process we make ourselves.
 
-    `teacher`, where given, is a frozen classifier whose logits the model learns beside the labels;
-    evaluation is by the labels alone.
+    `teacher`, where given, is a frozen classifier whose logits the model learns beside the labels,
+    and its hidden states where the settings ask for that; evaluation is by the labels alone.
     """
 
     settings: TrainingSettings
@@ -46,8 +46,12 @@ class BucketTrainer(Trainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"]
         texts = {name: tensor for name, tensor in inputs.items() if name != "labels"}
+        states = self.settings.teacher_states
         with torch.no_grad():
-            expected = self.teacher.to(labels.device)(**texts).logits
-        outputs = model(**texts)
-        loss = distillation_loss(outputs.logits, expected, labels)
+            expected = self.teacher.to(labels.device)(**texts, output_hidden_states=states)
+        outputs = model(**texts, output_hidden_states=states)
+        loss = distillation_loss(outputs.logits, expected.logits, labels)
+        if states:  # the first are the embeddings
+            pair = outputs.hidden_states[1:], expected.hidden_states[1:]
+            loss = loss + states_loss(*pair, texts["attention_mask"])
         return (loss, outputs) if return_outputs else loss

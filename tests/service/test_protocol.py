@@ -206,6 +206,24 @@ def test_a_body_may_take_longer_than_the_headers(port: int) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
 
 
+def test_a_body_is_sent_when_the_server_says_so(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        headers = ["POST /x HTTP/1.1", "Host: x", "Expect: 100-continue", "Content-Length: 4"]
+        connection.sendall("\r\n".join([*headers, "Connection: close", "", ""]).encode())
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b"body")
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+
+
+def test_a_head_alone_is_answered(port: int) -> None:
+    answer = exchange(port, b"HEAD /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    assert answer.endswith(b"\r\n\r\n")
+
+
 def test_an_upgrade_is_not_taken(port: int) -> None:
     upgrade = get("/x", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
     answer = exchange(port, upgrade)

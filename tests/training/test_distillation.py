@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from training.config import RunRecord, TrainingSettings
-from training.distillation import TEACHER_SHARE, TEMPERATURE, distillation_loss, load_teacher
-from training.errors import RunError
+from training.distillation import (
+    TEACHER_SHARE,
+    TEMPERATURE,
+    check_states,
+    distillation_loss,
+    load_teacher,
+    states_loss,
+)
+from training.errors import RunError, TrainingError
 from training.finetune import finetune
 from training.model import load_base, load_checkpoint
+from training.narrow import narrow_run
 from training.pattern import AttentionPattern
 from training.pruned_model import pruning_of
 from training.pruning import TokenPruning
@@ -109,3 +118,62 @@ def test_a_teacher_that_does_not_fit(dense: Path, base: Path, tmp_path: Path) ->
     tokenizer.add_tokens(["another"])
     with pytest.raises(RunError, match="another vocabulary"):
         load_teacher(dense, ("negative", "positive"), tokenizer)
+
+
+@given(seed=st.integers(0, 1000), layers=st.integers(1, 3))
+def test_the_loss_of_states_is_of_real_tokens_in_units_of_the_variance(
+    seed: int, layers: int
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])
+    ours = [torch.randn(2, 4, 3, generator=random) for _ in range(layers)]
+    theirs = [torch.randn(2, 4, 3, generator=random) for _ in range(layers)]
+    expected = 0.0
+    for a, b in zip(ours, theirs, strict=True):
+        pairs = [
+            (float(a[text, token, unit]), float(b[text, token, unit]))
+            for text, token in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1))
+            for unit in range(3)
+        ]
+        targets = [b for _, b in pairs]
+        mean = sum(targets) / len(targets)
+        variance = sum((b - mean) ** 2 for b in targets) / (len(targets) - 1)
+        expected += sum((a - b) ** 2 for a, b in pairs) / len(pairs) / variance
+    found = float(states_loss(ours, theirs, mask))
+    assert found == pytest.approx(expected, rel=1e-4)
+    for a in ours:
+        a[0, 3] += 5  # padding
+    assert float(states_loss(ours, theirs, mask)) == pytest.approx(found)
+
+
+def test_a_narrow_student_learns_the_states_of_its_teacher(
+    settings: TrainingSettings, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow_run(dense, tmp_path / "narrow", (8, 8), epochs=1)
+    seen: list[float] = []
+
+    def recorded(ours: Sequence[Tensor], theirs: Sequence[Tensor], mask: Tensor) -> Tensor:
+        assert len(ours) == len(theirs) == 2
+        loss = states_loss(ours, theirs, mask)
+        seen.append(float(loss.detach()))
+        return loss
+
+    monkeypatch.setattr("training.trainer.states_loss", recorded)
+    asked = replace(settings, base=str(tmp_path / "narrow"), teacher=str(dense), epochs=6)
+    finetune(replace(asked, teacher_states=True), tmp_path / "taught")
+    assert sum(seen[-5:]) < 0.9 * sum(seen[:5])
+
+
+def test_states_that_cannot_be_compared_are_refused(
+    settings: TrainingSettings, dense: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match="needs a --teacher"):
+        replace(settings, teacher_states=True)
+    pruned = replace(settings, teacher=str(dense), teacher_states=True)
+    with pytest.raises(RunError, match="student drops tokens"):
+        finetune(replace(pruned, pruning=TokenPruning((0.5,))), tmp_path / "pruned")
+    assert not (tmp_path / "pruned").exists()
+    (teacher, _, _), (student, _, _) = load_checkpoint(dense), load_checkpoint(dense)
+    student.config.n_layers = 1
+    with pytest.raises(RunError, match="n_layers is 2, the student's 1"):
+        check_states(teacher, student)
