@@ -20,6 +20,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from training.files import whole_or_not_at_all
+
 AVERAGE_FILE = "average.pt"  # in a checkpoint's folder, which holds torch files anyway
 STEPS_BETWEEN = 10
 
@@ -48,9 +50,8 @@ class WeightAverage(TrainerCallback):
         del control
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
-            temporary = folder / f"{AVERAGE_FILE}.tmp"
-            torch.save(self.average.state_dict(), temporary)
-            temporary.replace(folder / AVERAGE_FILE)
+            with whole_or_not_at_all(folder / AVERAGE_FILE) as temporary:
+                torch.save(self.average.state_dict(), temporary)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

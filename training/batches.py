@@ -85,6 +85,19 @@ class BucketLoader(DataLoader[dict[str, Any]]):
         sampler.set_epoch(epoch)
 
 
+def batches_by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Indices of texts of these lengths, shortest first, in batches of at most `tokens` padded
+    tokens, or of a single text that is longer."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[i] > tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
 def pad(examples: Sequence[dict[str, Any]], pad_token_id: int = 0) -> dict[str, Tensor]:
     """Collates to input_ids int64 [B, S], attention_mask int64 [B, S] and labels int64 [B]."""
     rows = [torch.tensor(example["input_ids"], dtype=torch.int64) for example in examples]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from training.options import (
     pattern_of,
 )
 from training.study.commands import app as study
+
+if TYPE_CHECKING:
+    from training.config import RunRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -156,9 +159,7 @@ def train(
     if int(os.environ.get("RANK", "0")) == 0:
         pruned = "" if settings.pruning is None else f", {settings.pruning}"
         typer.echo(f"{out}: {pattern}{pruned}, {record.seconds:.0f} s")
-        for name, found in record.history[-1].items():
-            if name != "epoch":
-                typer.echo(f"  {name}: accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}")
+        _print_last(record)
 
 
 def evaluate(
@@ -226,6 +227,11 @@ def narrow(
 
     record = narrow_run(run, out, widths, data=data or (), tokens=tokens, epochs=epochs, seed=seed)
     typer.echo(f"{out}: feed-forward {feed_forward}, {record.seconds:.0f} s")
+    _print_last(record)
+
+
+def _print_last(record: RunRecord) -> None:
+    """Accuracy and loss at the end of a run."""
     for name, found in record.history[-1].items():
         if name != "epoch":
             typer.echo(f"  {name}: accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}")

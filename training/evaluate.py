@@ -4,7 +4,7 @@ calibration error, in float32 and with the attention that it was trained with.""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from scipy.special import log_softmax
 from tqdm import tqdm
 from transformers import DistilBertForSequenceClassification
 
-from training.batches import Encodings, pad
+from training.batches import Encodings, batches_by_length, pad
 from training.config import DataRecord, RunRecord
 from training.data import LabelledTexts
 from training.finetune import encode
@@ -89,23 +89,12 @@ def logits_of(
         torch.inference_mode(),
         tqdm(total=len(encodings), desc=progress, unit="text", disable=progress is None) as bar,
     ):
-        for batch in _batches(encodings.lengths):
+        for batch in batches_by_length(encodings.lengths, _BATCH_TOKENS):
             inputs = pad([encodings[i] for i in batch])
             del inputs["labels"]
             result[batch] = model(**inputs).logits.double().numpy()
             bar.update(len(batch))
     return result
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[i] > _BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
 
 
 def print_report(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
@@ -9,9 +11,16 @@ import typer
 
 def write_atomically(file: Path, text: str) -> None:
     """Writes `file`, UTF-8, whole or not at all; raises OSError where the disk is full."""
+    with whole_or_not_at_all(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole_or_not_at_all(file: Path) -> Iterator[Path]:
+    """The name under which to write what becomes `file` at the end, unless something is raised."""
     temporary = file.with_name(file.name + ".tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         temporary.replace(file)
     except BaseException:
         temporary.unlink(missing_ok=True)

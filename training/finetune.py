@@ -121,8 +121,8 @@ def finetune(
     record = RunRecord(
         settings=settings,
         label_names=train[0].label_names,
-        data=_records(train),
-        dev=_records(dev),
+        data=records_of(train),
+        dev=records_of(dev),
         dropped_overlap=dropped,
         history=_history(trainer.state, [texts.name for texts in dev]),
         processes=trainer.args.world_size,
@@ -279,7 +279,7 @@ def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
     return {"accuracy": float((np.argmax(logits, axis=-1) == prediction.label_ids).mean())}
 
 
-def _records(sets: list[LabelledTexts]) -> tuple[DataRecord, ...]:
+def records_of(sets: list[LabelledTexts]) -> tuple[DataRecord, ...]:
     return tuple(DataRecord(texts.name, len(texts), texts.sha256) for texts in sets)
 
 

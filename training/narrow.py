@@ -28,18 +28,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import DistilBertForSequenceClassification
 
-from training.batches import Encodings, pad
-from training.config import DataRecord, RunRecord, TrainingSettings
+from training.batches import Encodings, batches_by_length, pad
+from training.config import RunRecord, TrainingSettings
 from training.data import without_overlap
 from training.errors import RunError
 from training.evaluate import evaluate
-from training.files import write_atomically
-from training.finetune import SETTINGS_FILE, encode, refuse_if_taken
+from training.files import whole_or_not_at_all, write_atomically
+from training.finetune import SETTINGS_FILE, encode, records_of, refuse_if_taken
 from training.model import load_checkpoint
 from training.narrow_model import feed_forward_of, set_feed_forward
 from training.neurons import gram_of, keep_neurons
 from training.pattern import AttentionPattern
-from training.pruned_model import attended
+from training.pruned_model import attended, feed_forward
 
 LEARNING_RATE = 1e-3  # of the fit; falls linearly to 0
 STATE_FILE = "narrowing.pt"
@@ -94,7 +94,7 @@ def narrow_run(
     narrowed = dataclasses.replace(
         record,
         settings=settings,
-        data=tuple(DataRecord(each.name, len(each), each.sha256) for each in texts),
+        data=records_of(texts),
         history=(
             {"epoch": epochs}
             | {each.data.name: {"accuracy": each.accuracy, "loss": each.loss} for each in found},
@@ -141,7 +141,7 @@ class _Stream:
 
     def through_feed_forward(self, layer: Any) -> None:
         for i, hidden in enumerate(self.hidden):
-            self.hidden[i] = _feed_forward(layer, hidden)
+            self.hidden[i] = feed_forward(layer, hidden)
 
     def tokens(self) -> Tensor:
         """float [T, H] of all that are tokens."""
@@ -166,7 +166,9 @@ def _narrow(
         torch.no_grad(),
         tqdm(total=len(layers) * steps, unit="step", desc="layer 0") as bar,
     ):
-        batches = _batches(sample)
+        texts = Encodings(sample, [0] * len(sample))  # nobody asks for their labels
+        groups = batches_by_length(texts.lengths, _BATCH_TOKENS)
+        batches = [pad([texts[i] for i in group]) for group in groups]
         ours, theirs = _Stream(student, batches), _Stream(teacher, batches)
         for i, (layer, original) in enumerate(zip(layers, originals, strict=True)):
             bar.set_description(f"layer {i}")
@@ -183,22 +185,10 @@ def _narrow(
             ours.through_feed_forward(layer)
             if i >= len(done):
                 done.append(copy.deepcopy(layer.state_dict()))
-                temporary = state.with_name(state.name + ".tmp")
-                torch.save(done, temporary)
-                temporary.replace(state)
+                with whole_or_not_at_all(state) as temporary:
+                    torch.save(done, temporary)
             bar.n = (i + 1) * steps
             bar.refresh()
-
-
-def _batches(sample: list[list[int]]) -> list[dict[str, Tensor]]:
-    batches: list[dict[str, Tensor]] = []
-    batch: list[dict[str, Any]] = []
-    for ids in sorted(sample, key=len):
-        if batch and (len(batch) + 1) * len(ids) > _BATCH_TOKENS:
-            batches.append(pad(batch))
-            batch = []
-        batch.append({"input_ids": ids, "labels": 0})
-    return [*batches, pad(batch)]
 
 
 def _cut(student: DistilBertForSequenceClassification, i: int, width: int, inputs: Tensor) -> None:
@@ -247,7 +237,7 @@ def _fit(
         for _ in range(settings.epochs):
             order = torch.randperm(len(inputs), generator=random)
             for rows in order.split(_ROWS):
-                error = _feed_forward(layer, inputs[rows]) - outputs[rows]
+                error = feed_forward(layer, inputs[rows]) - outputs[rows]
                 loss = error.square().mean()
                 optimizer.zero_grad()
                 loss.backward()
@@ -259,8 +249,3 @@ def _fit(
 def _steps(tokens: int) -> int:
     """Of one pass of the fit."""
     return -(-tokens // _ROWS)
-
-
-def _feed_forward(layer: Any, hidden: Tensor) -> Tensor:
-    output: Tensor = layer.output_layer_norm(layer.ffn(hidden) + hidden)
-    return output

@@ -78,8 +78,7 @@ class PrunedTransformer(nn.Module):
                 counts = torch.tensor([pruning.kept(i, n) for n in lengths], device=hidden.device)
                 index, valid = kept_tokens(importance(probabilities, valid), valid, counts)
                 hidden, context = _rows(hidden, index), _rows(context, index)
-            hidden = layer.sa_layer_norm(layer.attention.out_lin(context) + hidden)
-            hidden = layer.output_layer_norm(layer.ffn(hidden) + hidden)
+            hidden = feed_forward(layer, _joined(layer, context, hidden))
         return BaseModelOutput(last_hidden_state=hidden)
 
 
@@ -135,6 +134,17 @@ def attended(layer: Any, hidden: Tensor, valid: Tensor, pattern: AttentionPatter
     """What goes into the feed-forward network of a layer where nothing is dropped: [B, S, H], from
     hidden [B, S, H] and which of them are tokens, bool [B, S], at the left."""
     context, _ = _attend(layer.attention, hidden, valid, pattern)
+    return _joined(layer, context, hidden)
+
+
+def feed_forward(layer: Any, hidden: Tensor) -> Tensor:
+    """What comes of `attended`, or of the part of it that is kept, at the end of the layer."""
+    result: Tensor = layer.output_layer_norm(layer.ffn(hidden) + hidden)
+    return result
+
+
+def _joined(layer: Any, context: Tensor, hidden: Tensor) -> Tensor:
+    """The output projection of context [B, S, H] with its residual."""
     result: Tensor = layer.sa_layer_norm(layer.attention.out_lin(context) + hidden)
     return result
 
