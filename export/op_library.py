@@ -12,6 +12,7 @@ The environment variable CRISP_OP_LIBRARY names another library file, or `none` 
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def session_options(
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or _processors()
+    options.intra_op_num_threads = threads or processors()
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what it logs as an error it raises too: one line is enough
     # Spinning threads starve each other, and everything else, on a shared host.
@@ -139,10 +140,13 @@ def _load_problem(path: Path, _mtime_ns: int, _size: int) -> str | None:
         onnxruntime.SessionOptions().register_custom_ops_library(str(path))
     except Exception as error:  # as above
         return _first_line(error)
+    if not hasattr(ctypes.PyDLL(str(path)), "CrispShare"):  # which share.py tells how many threads
+        return "it is of an older version"
     return None
 
 
-def _processors() -> int:
+def processors() -> int:
+    """Those that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

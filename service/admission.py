@@ -22,12 +22,14 @@ from service.lanes import Lane, Run
 @dataclass(frozen=True)
 class Limits:
     """`batch_tokens` of one run, `queue_tokens` that may wait, `max_wait` in seconds for an answer
-    where others are before it, `runs_at_once` of all models."""
+    where others are before it, `runs_at_once` of all models, and `ahead`: runs that wait for the
+    end of one of those, so that nobody waits for the event loop then."""
 
     batch_tokens: int = 2048
     queue_tokens: int = 65_536
     max_wait: float = 2.0
     runs_at_once: int = 1
+    ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def estimated_wait(
     """
     own = lane.speed.seconds(lane.queue.tokens_before(tokens) + lane.reserved)
     for run in running:
-        spent = now - run.started if run.started else 0.0
+        spent = 0.0 if run.started is None else now - run.started
         own += max(0.0, run.lane.speed.seconds(run.tokens) - spent)
     others = sum(
         min(other.speed.seconds(other.tokens), own)

@@ -35,6 +35,7 @@ from starlette.routing import Route
 
 from service import tracing
 from service.classifier import Classifier
+from service.cores import cores
 from service.endpoints import (
     bentoml_schema,
     compare,
@@ -75,9 +76,10 @@ class Api:
     reloader: Reloader
 
     def __init__(self, settings: Settings, threads: int | None = None) -> None:
-        """`threads` of one run of a model; by default as many as there are cores."""
+        """`threads` that all runs share; by default as many as there are cores."""
         self.settings = settings
-        self._load = partial(Variants.load, threads=threads or settings.threads)
+        self.threads = threads or settings.threads or cores()
+        self._load = partial(Variants.load, threads=self.threads)
         self.metrics: Metrics | None = None  # to be set before the start; else nobody reads them
         self.lifecycle: Lifecycle | None = None  # likewise
         self.reload_all: Callable[[], Awaitable[None]] | None = None  # where others serve too
@@ -157,7 +159,7 @@ class Api:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         metrics = self.metrics or Metrics(CollectorRegistry())
-        self.classifier = Classifier(self.settings, metrics)
+        self.classifier = Classifier(self.settings, metrics, self.threads)
         self.reloader = Reloader(self._load, self.classifier.use, metrics)
         if self._loading is None:
             self.begin_loading()

@@ -68,6 +68,7 @@ class Batcher(Generic[M, R]):
         self._clock = clock
         self._lag = lag
         self.running: set[Run[M, R]] = set()
+        self._ahead: deque[Run[M, R]] = deque()
         self._again: deque[Run[M, R]] = deque()  # halves of runs that failed
         self._due = False
         self._lanes_clock = 0.0  # the `used` of the lane that ran last, when it began
@@ -96,7 +97,7 @@ class Batcher(Generic[M, R]):
 
     def wait(self, lane: Lane[M, R], tokens: int = 0) -> float:
         """Estimated seconds until a request of `tokens` that comes now has its first turn."""
-        runs, at_once = (*self.running, *self._again), self.limits.runs_at_once
+        runs, at_once = (*self.running, *self._ahead, *self._again), self.limits.runs_at_once
         return estimated_wait(lane, self.lanes, runs, tokens, self._clock(), at_once)
 
     @contextmanager
@@ -195,28 +196,40 @@ class Batcher(Generic[M, R]):
                     tokens = sum(each.tokens for each in front)
                     self._observer.queued(lane.name, requests, tokens)
 
+    @property
+    def _free(self) -> bool:
+        given = len(self.running) + len(self._ahead)
+        return given < self.limits.runs_at_once + self.limits.ahead
+
     def _soon(self) -> None:
         """Starts what can run when all that the event loop has in hand has been added."""
-        if not self._due and len(self.running) < self.limits.runs_at_once:
+        if not self._due and self._free:
             self._due = True
             asyncio.get_running_loop().call_soon(self._start)
 
     def _start(self) -> None:
         self._due = False
-        while len(self.running) < self.limits.runs_at_once and (run := self._next()):
-            run.started = self._clock()
-            self.running.add(run)
+        while self._free and (run := self._next()):
+            self._ahead.append(run)
+            self._begin()
             for request, _ in run.texts:
                 if request.began is None:
-                    request.began = run.started
+                    request.began = self._clock()
                     if self._observer and not run.lane.background:
-                        self._observer.waited(run.lane.name, run.started - request.added)
+                        self._observer.waited(run.lane.name, request.began - request.added)
             sequences = [request.sequences[position] for request, position in run.texts]
-            alone = len(self.running) == 1 and not self.waiting
+            alone = len(self.running) == 1 and not self._ahead and not self.waiting
             known = alone and run.lane.speed.tokens_per_second is not None
             seconds = run.lane.speed.seconds(run.tokens) if known else None
             execution = asyncio.ensure_future(self._execute(run.lane.model, sequences, seconds))
             execution.add_done_callback(partial(self._finished, run))
+
+    def _begin(self) -> None:
+        """Notes what has begun now, at the latest: `execute` begins runs in the order given."""
+        while self._ahead and len(self.running) < self.limits.runs_at_once:
+            run = self._ahead.popleft()
+            run.started = self._clock()
+            self.running.add(run)
 
     def _next(self) -> Run[M, R] | None:
         while self._again:
@@ -234,8 +247,12 @@ class Batcher(Generic[M, R]):
         return Run(lane, lane.queue.take(budget))
 
     def _finished(self, run: Run[M, R], execution: asyncio.Future[Sequence[R]]) -> None:
+        now = self._clock()
+        seconds = 0.0 if run.started is None else now - run.started
+        if run.started is None:  # it ended before a thread could take it
+            self._ahead.remove(run)
         self.running.discard(run)
-        seconds = self._clock() - run.started
+        self._begin()
         run.lane.used += seconds
         rows, error = _outcome(execution, len(run.texts))
         if error is None:

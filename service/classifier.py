@@ -18,6 +18,7 @@ from time import perf_counter
 
 from tokenizers import Encoding
 
+from export.op_library import find_op_library
 from service import server_timing, tracing
 from service.admission import Limits, Refused
 from service.batcher import Batcher
@@ -43,17 +44,19 @@ class Classifier:
 
     variants: Variants
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, threads: int) -> None:
         self.settings = settings
         self.metrics = metrics
+        runs = settings.runs_at_once or (threads if find_op_library().available else 1)
         limits = Limits(
             batch_tokens=settings.batch_tokens,
             queue_tokens=settings.queue_tokens,
             max_wait=settings.max_wait_seconds,
-            runs_at_once=settings.runs_at_once,
+            runs_at_once=runs,
+            ahead=1,
         )
         self._observer = MetricsObserver(metrics)
-        self._runs = Runner(settings.runs_at_once, "crisp-run")
+        self._runs = Runner(runs, "crisp-run")
         self.batcher: Batcher[Engine, Row] = Batcher(
             self._execute, limits, self._observer, lag=lambda: self._runs.lag
         )

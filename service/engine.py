@@ -24,8 +24,9 @@ from tokenizers import Encoding, Tokenizer
 
 from export.errors import ModelFolderError
 from export.manifest import Manifest, ModelFolder
-from export.op_library import OpLibrary, find_op_library, make_session
+from export.op_library import OpLibrary, find_op_library, make_session, processors
 from export.packing import pack
+from export.share import Share
 
 # Tokens of one run of the graph. The compiled operator's memory grows with T; the fallback's with
 # heads · T² (12 heads, 1,024 tokens: 50 MB for each intermediate result), so its packs are smaller.
@@ -99,6 +100,7 @@ class Engine:
         )
         self._tokenizer = _tokenizer(folder)
         self._session = make_session(folder.model, threads=threads, library=self.library)
+        self._share = Share(self.library, threads or processors())
         inputs = {node.name for node in self._session.get_inputs()}
         outputs = {node.name for node in self._session.get_outputs()}
         if inputs != {"input_ids", "cu_seqlens"} or "logits" not in outputs:
@@ -210,7 +212,9 @@ class Engine:
             )
 
     def _run(self, sequences: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
-        (logits,) = self._session.run(["logits"], pack(sequences))
+        packed = pack(sequences)
+        with self._share:
+            (logits,) = self._session.run(["logits"], packed)
         result: npt.NDArray[np.float32] = logits
         return result
 

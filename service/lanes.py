@@ -99,4 +99,4 @@ class Run(Generic[M, R]):
         self.lane = lane
         self.texts = texts
         self.tokens = sum(len(request.sequences[position]) for request, position in texts)
-        self.started = 0.0
+        self.started: float | None = None  # where it waits for a thread

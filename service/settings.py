@@ -85,9 +85,15 @@ class Settings(BaseModel):
     drain_seconds: float = setting(
         0.5, "Seconds between being told to stop and taking no more requests.", "Load", ge=0
     )
-    batch_tokens: int = setting(2048, "Tokens of one run of a model.", "Load", ge=1)
+    batch_tokens: int = setting(256, "Tokens of one run of a model.", "Load", ge=1)
     queue_tokens: int = setting(65536, "Tokens that may wait; more get 429.", "Load", ge=1)
-    runs_at_once: int = setting(1, "Runs of a model at once; they share the cores.", "Load", ge=1)
+    runs_at_once: int | None = setting(
+        None,
+        "Runs of models at once; they share the threads.",
+        "Load",
+        shown="one for each thread",
+        ge=1,
+    )
 
     max_texts: int = setting(256, "Texts of one request.", "Limits", ge=1)
     max_body_bytes: int = setting(1 << 20, "Bytes of the body of a request.", "Limits", ge=1)

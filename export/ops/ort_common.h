@@ -7,7 +7,9 @@
 #include <onnxruntime_cxx_api.h>
 #undef ORT_API_MANUAL_INIT
 
+#include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <exception>
 #include <new>
 #include <stdexcept>
@@ -82,13 +84,23 @@ inline void check_shape(const char* name, const Ort::ConstValue& value, const Sh
   }
 }
 
+// How many threads an operator may use; 0: all of its session. CrispShare, which callers that have
+// several runs under way look up in the library, sets it for the process.
+inline std::atomic<int32_t> share_of_a_run{0};
+
 // The threads of the session: as many batches as tasks, so that they take the next as they get
-// free.
+// free; or as many as the share of a run, and none but the caller's where that is one.
 inline ParallelFor threads_of(const Ort::KernelContext& context) {
   return [&context](size_t tasks, const std::function<void(size_t)>& task) {
+    const auto share = static_cast<size_t>(share_of_a_run.load(std::memory_order_relaxed));
+    if (share == 1) {
+      for (size_t i = 0; i < tasks; ++i) task(i);
+      return;
+    }
     context.ParallelFor(
         [](void* data, size_t i) { (*static_cast<const std::function<void(size_t)>*>(data))(i); },
-        tasks, tasks, const_cast<std::function<void(size_t)>*>(&task));
+        tasks, share == 0 ? tasks : std::min(share, tasks),
+        const_cast<std::function<void(size_t)>*>(&task));
   };
 }
 
