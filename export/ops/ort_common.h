@@ -45,6 +45,29 @@ OrtStatusPtr status_of(const char* name, Body body) noexcept {
   }
 }
 
+// What RegisterCustomOps of a library does; `add` puts its operators into the domain.
+template <typename Add>
+OrtStatus* register_operators(OrtSessionOptions* options, const OrtApiBase* base, Add add) {
+  const OrtApi* api = base->GetApi(ORT_API_VERSION);
+  if (api == nullptr) {
+    const std::string message = "the crisp operator library needs ONNX Runtime 1." +
+                                std::to_string(ORT_API_VERSION) + " or newer, this is " +
+                                base->GetVersionString();
+    return base->GetApi(1)->CreateStatus(ORT_FAIL, message.c_str());
+  }
+  Ort::InitApi(api);
+  return status_of("RegisterCustomOps", [&] {
+    // One domain for all sessions. They hold bare pointers to it and may outlive every static
+    // object of this library, so it is never freed.
+    static const Ort::CustomOpDomain* const domain = [&] {
+      auto* made = new Ort::CustomOpDomain("crisp");
+      add(*made);
+      return made;
+    }();
+    Ort::UnownedSessionOptions(options).Add(*domain);
+  });
+}
+
 inline int64_t attribute(const Ort::ConstKernelInfo& info, const char* name, int64_t otherwise) {
   int64_t value = 0;
   Ort::Status status(Ort::GetApi().KernelInfoGetAttribute_int64(info, name, &value));
