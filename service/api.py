@@ -79,7 +79,7 @@ class Api:
         """`threads` that all runs share; by default as many as there are cores."""
         self.settings = settings
         self.threads = threads or settings.threads or cores()
-        self._load = partial(Variants.load, threads=self.threads)
+        self._load = partial(Variants.load, threads=self.threads, device=settings.device)
         self.metrics: Metrics | None = None  # to be set before the start; else nobody reads them
         self.lifecycle: Lifecycle | None = None  # likewise
         self.reload_all: Callable[[], Awaitable[None]] | None = None  # where others serve too

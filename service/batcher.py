@@ -15,7 +15,7 @@ What it promises, whatever comes (`tests/service/test_batcher.py` simulates it):
   run is that of the model which has used the least time since it has been busy.
 - Where a run fails, its halves are tried, and theirs: only a text that fails alone fails its
   request, and no other's.
-- A request that is cancelled leaves nothing behind but what runs already.
+- A request that is cancelled leaves nothing behind but what runs already, or next.
 - Work in the background runs only while nothing else waits.
 
 It lives in one event loop and knows nothing of HTTP, tokenizers or ONNX: `execute` runs a model.
@@ -33,7 +33,7 @@ from time import perf_counter
 from typing import Generic, Protocol
 
 from service.admission import Admission, Limits, Margin, check, estimated_wait
-from service.lanes import Expired, Ids, Lane, M, R, Request, Run, Spent
+from service.lanes import Expired, Ids, Lane, M, R, Request, Run, Spent, tokens_of
 
 _TURNS_IN_A_RUN = 4  # of a request that has many texts: others share the run with it
 
@@ -93,7 +93,8 @@ class Batcher(Generic[M, R]):
     @property
     def waiting(self) -> int:
         """Tokens that wait, or are about to, those in the background aside."""
-        return sum(lane.tokens for lane in self.lanes if not lane.background)
+        ahead = sum(tokens_of(run.live) for run in self._ahead)
+        return ahead + sum(lane.tokens for lane in self.lanes if not lane.background)
 
     def wait(self, lane: Lane[M, R], tokens: int = 0) -> float:
         """Estimated seconds until a request of `tokens` that comes now has its first turn."""
@@ -192,8 +193,10 @@ class Batcher(Generic[M, R]):
                 if not lane.background:
                     same = [each for each in self.lanes if each.name == lane.name]
                     front = [each for each in same if not each.background]
-                    requests = sum(len(each.queue) for each in front)
-                    tokens = sum(each.tokens for each in front)
+                    ahead = [text for run in self._ahead if run.lane in front for text in run.live]
+                    whole = {request for request, _ in ahead if not request.tokens}
+                    requests = len(whole) + sum(len(each.queue) for each in front)
+                    tokens = tokens_of(ahead) + sum(each.tokens for each in front)
                     self._observer.queued(lane.name, requests, tokens)
 
     @property
@@ -212,11 +215,6 @@ class Batcher(Generic[M, R]):
         while self._free and (run := self._next()):
             self._ahead.append(run)
             self._begin()
-            for request, _ in run.texts:
-                if request.began is None:
-                    request.began = self._clock()
-                    if self._observer and not run.lane.background:
-                        self._observer.waited(run.lane.name, request.began - request.added)
             sequences = [request.sequences[position] for request, position in run.texts]
             alone = len(self.running) == 1 and not self._ahead and not self.waiting
             known = alone and run.lane.speed.tokens_per_second is not None
@@ -230,13 +228,17 @@ class Batcher(Generic[M, R]):
             run = self._ahead.popleft()
             run.started = self._clock()
             self.running.add(run)
+            for request, _ in run.texts:
+                if request.began is None:
+                    request.began = run.started
+                    if self._observer and not run.lane.background:
+                        self._observer.waited(run.lane.name, request.began - request.added)
 
     def _next(self) -> Run[M, R] | None:
         while self._again:
             run = self._again.popleft()
-            texts = [(request, i) for request, i in run.texts if not request.done.done()]
-            if texts:
-                return Run(run.lane, texts)
+            if run.live:
+                return Run(run.lane, run.live)
         waiting = [lane for lane in self.lanes if lane.queue.tokens]
         front = [lane for lane in waiting if not lane.background]
         if not waiting or (self.running and not front):

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from export.errors import ModelFolderError
+from export.gpu import suited
 from export.manifest import Manifest, ModelFolder
 from export.op_library import OpLibrary, find_op_library, make_session, processors
 from export.packing import pack
@@ -82,7 +83,8 @@ class Answer:
 class Engine:
     """Tokenizer and ONNX session of one verified model folder.
 
-    Raises ModelFolderError where the tokenizer or the graph is not what the manifest promises.
+    Raises ModelFolderError where the tokenizer or the graph is not what the manifest promises,
+    DeviceError for an int8 model on a GPU.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class Engine:
         pack_tokens: int | None = None,
     ) -> None:
         self.folder = folder
-        self.library = library or find_op_library()
+        self.library = suited(library or find_op_library(), folder.manifest.precision)
         self.pack_tokens = pack_tokens or (
             PACK_TOKENS if self.library.available else PACK_TOKENS_FALLBACK
         )

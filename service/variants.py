@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from export.errors import ModelFolderError
+from export.errors import DeviceError, ModelFolderError
+from export.gpu import Device, library_for
 from export.manifest import ModelFolder
-from export.op_library import OpLibrary, find_op_library
+from export.op_library import OpLibrary
 from service.engine import Engine
 from service.errors import ModelsError
 from service.model_folders import default_of, model_folders
@@ -39,17 +40,18 @@ class Variants(Mapping[str, Engine]):
         self.library = library
 
     @classmethod
-    def load(cls, models: Path, *, threads: int | None = None) -> Variants:
-        """Opens and warms up every model folder in `models`.
+    def load(cls, models: Path, *, threads: int | None = None, device: Device = "cpu") -> Variants:
+        """Opens and warms up every model folder in `models` on `device`.
 
         A folder that is a model folder itself counts as the only variant. Raises ModelsError where
-        there is none, or where one of them is missing a file, altered, or does not run.
+        there is none, or where one of them is missing a file, altered, or does not run on `device`.
         """
-        library = find_op_library()
         folders = model_folders(models)
 
         def opened(path: Path) -> Engine:
-            engine = Engine(ModelFolder.load(path), threads=threads, library=library)
+            folder = ModelFolder.load(path)
+            library = library_for(device, folder.manifest.precision)
+            engine = Engine(folder, threads=threads, library=library)
             engine.warm_up()
             return engine
 
@@ -57,8 +59,13 @@ class Variants(Mapping[str, Engine]):
         with ThreadPoolExecutor(min(len(folders), os.cpu_count() or 1)) as pool:
             try:
                 engines = dict(zip(folders, pool.map(opened, folders.values()), strict=True))
-            except ModelFolderError as error:
+            except (DeviceError, ModelFolderError) as error:
                 raise ModelsError(str(error)) from error
+        if device != "cpu":
+            for name, engine in engines.items():
+                where = engine.library
+                logger.info("%s runs on device %s: %s", name, where.device, where.reason)
+        library = engines[default_of(engines)].library
         if not library.available:
             logger.warning("the compiled operators are not in use: %s", library.reason)
         return cls(engines, library)

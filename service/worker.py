@@ -37,7 +37,9 @@ def main() -> None:
     try:
         settings = Settings.from_environment()
         threads = threads_of_worker(settings, given.index)
-        early.models = ThreadPoolExecutor(1).submit(Variants.load, settings.models, threads=threads)
+        early.models = ThreadPoolExecutor(1).submit(
+            Variants.load, settings.models, threads=threads, device=settings.device
+        )
         server = _server(given.index, parent)
         early.models.result()
     except ServiceError as error:
