@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     out: Annotated[Path, typer.Option(help="The model folder to make, e.g. models/sparse.")],
-    precision: Annotated[str, typer.Option(help="int8 or fp32.")] = "int8",
+    precision: Annotated[str, typer.Option(help="int8 or fp32; fp16 is for GPUs.")] = "int8",
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,7 +41,8 @@ def export(
     calibration: Annotated[
         list[str] | None,
         typer.Option(
-            help="Texts on which int8 is held against fp32. [default: some of the training data]"
+            help="Texts on which int8 or fp16 is held against fp32. "
+            "[default: some of the training data]"
         ),
     ] = None,
     attention: Annotated[
@@ -63,9 +64,9 @@ def export(
 ) -> None:
     """Exports a run to a packed ONNX model folder that `crisp serve` serves.
 
-    Nothing is left behind where the graph differs from torch by more than 1e-4, or int8 from fp32
-    on more than 1 % of the calibration texts. With --attention or --prune the model gets another
-    pattern or schedule than it was trained with; the manifest says so.
+    Nothing is left behind where the graph differs from torch by more than 1e-4, or int8 or fp16
+    from fp32 on more than 1 % of the calibration texts. With --attention or --prune the model gets
+    another pattern or schedule than it was trained with; the manifest says so.
 
     Examples:
 
@@ -74,24 +75,23 @@ def export(
         crisp export runs/dense --out models/pruned --prune 1,1,0.7,0.3,0.1 --prune-floor 8
     """
     from export.errors import ExportError
+    from export.manifest import Precision
 
-    if precision not in ("fp32", "int8"):
-        raise ExportError(f"--precision takes fp32 or int8, got {precision!r}")
+    if precision not in get_args(Precision):
+        raise ExportError(f"--precision takes int8, fp32 or fp16, got {precision!r}")
     numbers = (density, k, window, size, globals_)
     if attention is None and any(number is not None for number in numbers):
         raise ExportError("the numbers of a pattern need its name: give --attention too")
     from training.commands import quieten
 
     quieten()
-    from typing import Literal
-
     from export.model_folder import export_run
     from training.pruning import TokenPruning
 
     manifest = export_run(
         run,
         out,
-        precision=cast(Literal["fp32", "int8"], precision),
+        precision=cast(Precision, precision),
         data=data or [],
         calibration=calibration or [],
         pattern=(
@@ -111,15 +111,16 @@ def export(
         f"  fp32 graph against torch: logits differ by {manifest.parity['fp32_difference']:.1e} at "
         f"most, {manifest.parity['fp32_largest_difference']:.1e} at near ties of top-k"
     )
-    if "int8_disagreement" in manifest.parity:
+    if f"{precision}_disagreement" in manifest.parity:
         typer.echo(
-            f"  int8 against fp32: {manifest.parity['int8_disagreement']:.2%} of "
-            f"{manifest.parity['int8_calibration_texts']:.0f} calibration texts get another label"
+            f"  {precision} against fp32: {manifest.parity[f'{precision}_disagreement']:.2%} of "
+            f"{manifest.parity[f'{precision}_calibration_texts']:.0f} calibration texts get "
+            "another label"
         )
-    if "int8_disagreement_held_out" in manifest.parity:
+    if f"{precision}_disagreement_held_out" in manifest.parity:
         typer.echo(
-            f"  and {manifest.parity['int8_disagreement_held_out']:.2%} of "
-            f"{manifest.parity['int8_held_out_texts']:.0f} held-out texts"
+            f"  and {manifest.parity[f'{precision}_disagreement_held_out']:.2%} of "
+            f"{manifest.parity[f'{precision}_held_out_texts']:.0f} held-out texts"
         )
     for found in manifest.measured:
         typer.echo(

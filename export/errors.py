@@ -2,6 +2,7 @@
 
 ExportError
 ├── ModelFolderError   a model folder that is missing, incomplete, altered or of another version
+├── DeviceError        a device that a model cannot run on
 └── ParityError        an exported model that does not compute what the checkpoint computes
 """
 
@@ -12,6 +13,10 @@ class ExportError(Exception):
 
 class ModelFolderError(ExportError):
     """A model folder that is missing, incomplete, altered or of another version."""
+
+
+class DeviceError(ExportError):
+    """A device that a model cannot run on."""
 
 
 class ParityError(ExportError):

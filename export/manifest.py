@@ -26,6 +26,7 @@ MANIFEST_FILE = "manifest.json"
 DOMAIN = "crisp"  # of our operators
 DOMAIN_VERSION = 1
 
+Precision = Literal["fp32", "fp16", "int8"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -83,7 +84,7 @@ class Manifest(_Facts):
     max_tokens: int = Field(ge=2)
     attention: dict[str, str | int | float]
     pruning: dict[str, Any] | None = None
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     parameters: int = Field(ge=1)
     trained: TrainingFacts
     measured: tuple[Measurement, ...] = ()

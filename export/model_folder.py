@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -21,7 +20,9 @@ from numpy.typing import NDArray
 from transformers import DistilBertForSequenceClassification, PreTrainedTokenizerFast
 
 from export.errors import ExportError
+from export.gpu import suited
 from export.graph import packed_graph
+from export.half import to_half
 from export.manifest import (
     DOMAIN,
     DOMAIN_VERSION,
@@ -33,10 +34,12 @@ from export.manifest import (
     Measurement,
     ModelFolder,
     Operator,
+    Precision,
     TrainingFacts,
     dump,
     facts_of,
 )
+from export.op_library import OpLibrary, find_op_library
 from export.parity import disagreement, fp32_difference, onnx_logits
 from export.quantize import quantize
 from training.attention.registry import CONFIG_FIELD
@@ -50,14 +53,14 @@ from training.pruned_model import prune_model, pruning_of
 from training.pruning import TokenPruning
 from training.statistics import wilson_interval
 
-CALIBRATION_TEXTS = 2000  # about, on which int8 is held against fp32
+CALIBRATION_TEXTS = 2000  # about, on which int8 or fp16 is held against fp32
 
 
 def export_run(
     run: Path,
     out: Path,
     *,
-    precision: Literal["fp32", "int8"] = "int8",
+    precision: Precision = "int8",
     data: Sequence[str] = (),
     calibration: Sequence[str] = (),
     pattern: AttentionPattern | None = None,
@@ -67,8 +70,9 @@ def export_run(
     """Exports the run folder `run` to the model folder `out`, and returns its manifest.
 
     The accuracy is measured on the labelled sets `data`, by default those that the run was
-    evaluated on. int8 is held against fp32 on `calibration`, by default texts of the training data:
-    equal shares of each set, CALIBRATION_TEXTS in all; their agreement on `data` is noted too.
+    evaluated on. int8 and fp16 are held against fp32 on `calibration`, by default texts of the
+    training data: equal shares of each set, CALIBRATION_TEXTS in all; their agreement on `data` is
+    noted too.
     `pattern` and `pruning`, where given, take the place of those that the run was trained with.
 
     Raises RunError where `run` is not finished, ParityError where the graph does not compute what
@@ -81,7 +85,7 @@ def export_run(
     record = RunRecord.load(run)
     measured = record.read(data or record.settings.dev, "validation")
     calibrated: list[LabelledTexts] = []
-    if precision == "int8":  # nothing else needs them, and they may have gone since
+    if precision != "fp32":  # which needs none, and they may have gone since
         calibrated = record.read(calibration or record.settings.data, "train")
     model, tokenizer, trained = load_checkpoint(run)
     if pattern is not None:
@@ -115,7 +119,7 @@ def _build(
     model: DistilBertForSequenceClassification,
     tokenizer: PreTrainedTokenizerFast,
     pattern: AttentionPattern,
-    precision: Literal["fp32", "int8"],
+    precision: Precision,
     record: RunRecord,
     measured: Sequence[LabelledTexts],
     calibration: Sequence[LabelledTexts],
@@ -127,15 +131,16 @@ def _build(
     file = folder / MODEL_FILE
     onnx.save(graph, file)
     parity = fp32_difference(file, model, pattern, len(tokenizer), limit)
-    if precision == "int8":
+    library = suited(find_op_library(), precision)
+    if precision != "fp32":
         share = -(-CALIBRATION_TEXTS // len(calibration))
         some = [encode(_some(texts, share), tokenizer, limit) for texts in calibration]
         sample = [ids for encodings in some for ids in encodings.input_ids]
         held_out = [ids for encodings in encoded for ids in encodings.input_ids]
         expected = onnx_logits(file, sample + held_out, progress="fp32")
-        onnx.save(quantize(graph), file)
-        found = onnx_logits(file, sample + held_out, progress="int8")
-        parity |= disagreement(expected, found, calibration=len(sample))
+        onnx.save(quantize(graph) if precision == "int8" else to_half(graph), file)
+        found = onnx_logits(file, sample + held_out, progress=precision, library=library)
+        parity |= disagreement(expected, found, precision, calibration=len(sample))
     _save_tokenizer(tokenizer, folder / TOKENIZER_FILE)
     settings = record.settings
     manifest = Manifest(
@@ -156,7 +161,9 @@ def _build(
                 if key not in ("data", "dev", "base", "seed")
             },
         ),
-        measured=tuple(_measure(file, *pair) for pair in zip(measured, encoded, strict=True)),
+        measured=tuple(
+            _measure(file, library, *pair) for pair in zip(measured, encoded, strict=True)
+        ),
         parity=parity,
         operators=operators_of(graph),
         versions=record.versions
@@ -185,8 +192,12 @@ def _some(texts: LabelledTexts, count: int) -> LabelledTexts:
     return dataclasses.replace(texts, examples=texts.examples[::step])
 
 
-def _measure(file: Path, texts: LabelledTexts, encodings: Encodings) -> Measurement:
-    logits = onnx_logits(file, encodings.input_ids, progress=f"accuracy on {texts.name}")
+def _measure(
+    file: Path, library: OpLibrary, texts: LabelledTexts, encodings: Encodings
+) -> Measurement:
+    logits = onnx_logits(
+        file, encodings.input_ids, progress=f"accuracy on {texts.name}", library=library
+    )
     correct = int((logits.argmax(axis=1) == np.asarray(encodings.labels)).sum())
     interval = wilson_interval(correct, len(texts))
     return Measurement(

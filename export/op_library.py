@@ -17,6 +17,7 @@ import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import onnxruntime
 
@@ -25,6 +26,11 @@ from export.errors import ModelFolderError
 ENVIRONMENT_VARIABLE = "CRISP_OP_LIBRARY"
 DEFAULT_PATH = Path(__file__).parent / "ops" / "lib" / "libcrisp_ops.so"
 
+# On a GPU, products of floats keep all their bits: TF32 would keep 10.
+_PROVIDERS: dict[str, list[Any]] = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"],
+}
 _SLOWER = "models run on their built-in fallback, more slowly"
 
 
@@ -37,6 +43,7 @@ class OpLibrary:
 
     path: Path | None
     reason: str
+    device: Literal["cpu", "cuda"] = "cpu"  # where its operators run: export/gpu.py
 
     @property
     def available(self) -> bool:
@@ -71,7 +78,7 @@ def make_session(
     library: OpLibrary | None = None,
     profile: Path | None = None,
 ) -> onnxruntime.InferenceSession:
-    """Opens `model` on the CPU, with the compiled operators where `library` has them.
+    """Opens `model` on the device of `library`, with the compiled operators where that has them.
 
     `threads` is the number of threads that one call may use, by default that of the processors that
     this process may run on; `library` defaults to `find_op_library()`. `profile` is what the name
@@ -108,13 +115,14 @@ def open_session(
     *,
     content: bytes | None = None,
 ) -> onnxruntime.InferenceSession:
-    """Opens `model` on the CPU, with the compiled operators where `library` has them. `content` are
-    bytes to open in place of the file's own. Raises ModelFolderError where ONNX Runtime refuses."""
+    """Opens `model` on the device of `library`, with the compiled operators where that has them.
+    `content` are bytes to open in place of the file's own. Raises ModelFolderError where ONNX
+    Runtime refuses."""
     source = str(model) if content is None else content
     try:
         if library.path is not None:
             options.register_custom_ops_library(str(library.path))
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, providers=_PROVIDERS[library.device])
     except Exception as error:  # the classes of onnxruntime's errors share no base but this one
         raise ModelFolderError(
             f"ONNX Runtime {onnxruntime.__version__} cannot open {model}: {_first_line(error)}"
@@ -123,7 +131,7 @@ def open_session(
 
 def _checked(path: Path, found: str) -> OpLibrary:
     stat = path.stat()
-    problem = _load_problem(path, stat.st_mtime_ns, stat.st_size)
+    problem = load_problem(path, stat.st_mtime_ns, stat.st_size)
     if problem:
         return OpLibrary(
             None,
@@ -134,7 +142,7 @@ def _checked(path: Path, found: str) -> OpLibrary:
 
 
 @functools.cache
-def _load_problem(path: Path, _mtime_ns: int, _size: int) -> str | None:
+def load_problem(path: Path, _mtime_ns: int, _size: int) -> str | None:
     """Why the library does not load, or None; looked at once for each state of the file."""
     try:
         onnxruntime.SessionOptions().register_custom_ops_library(str(path))

@@ -1,5 +1,5 @@
 """Holds an exported graph against what it came from: torch logits, length by length, and the labels
-that int8 gives to real texts against those of fp32."""
+that int8 or fp16 gives to real texts against those of fp32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers import DistilBertForSequenceClassification
 
 from export.errors import ParityError
-from export.op_library import make_session
+from export.op_library import OpLibrary, make_session
 from export.packing import pack
 from training.pattern import AttentionPattern
 from training.pruned_model import pruning_of
@@ -22,7 +22,7 @@ from training.pruned_model import pruning_of
 FP32_TOLERANCE = 1e-4  # largest difference of a logit between torch and fp32 ONNX
 NEAR_TIE_TOLERANCE = 1e-2  # the same where top-k may have met a near tie
 DRAWS = 3
-INT8_DISAGREEMENT = 0.01  # largest share of texts on which int8 and fp32 give different labels
+DISAGREEMENT = 0.01  # largest share of texts on which int8 or fp16 and fp32 name other labels
 LENGTHS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 64, 65, 89, 128, 129, 144, 233, 256, 377, 512)
 _PACK_TOKENS = 4096
 
@@ -32,10 +32,11 @@ def onnx_logits(
     sequences: Sequence[Sequence[int]],
     *,
     progress: str | None = None,
+    library: OpLibrary | None = None,
 ) -> NDArray[np.float32]:
     """Logits float32 [N, C] of token sequences, in their order, computed in packs of some 4,096
     tokens of texts of like length."""
-    session = make_session(model)
+    session = make_session(model, library=library)
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     rows: dict[int, NDArray[np.float32]] = {}
     with tqdm(total=len(order), desc=progress, unit="text", disable=progress is None) as bar:
@@ -113,24 +114,27 @@ def _differences(
 
 
 def disagreement(
-    fp32: NDArray[np.float32], int8: NDArray[np.float32], *, calibration: int
+    fp32: NDArray[np.float32], found: NDArray[np.float32], precision: str, *, calibration: int
 ) -> dict[str, float]:
-    """Share of texts on which logits [N, C] of both precisions name different labels: of the first
-    `calibration` texts, and of the rest, where there is any.
+    """Share of texts on which logits [N, C] of fp32 and of `precision` name different labels: of
+    the first `calibration` texts, and of the rest, where there is any.
 
-    Raises ParityError where the first share exceeds INT8_DISAGREEMENT; one text may always differ,
-    since fewer than a hundred cannot show a percent.
+    Raises ParityError where the first share exceeds DISAGREEMENT; one text may always differ, since
+    fewer than a hundred cannot show a percent.
     """
-    differ = fp32.argmax(axis=1) != int8.argmax(axis=1)
+    differ = fp32.argmax(axis=1) != found.argmax(axis=1)
     share = float(differ[:calibration].mean())
-    allowed = max(1, int(INT8_DISAGREEMENT * calibration))
-    if int(differ[:calibration].sum()) > allowed or not np.isfinite(int8).all():
+    allowed = max(1, int(DISAGREEMENT * calibration))
+    if int(differ[:calibration].sum()) > allowed or not np.isfinite(found).all():
         raise ParityError(
-            f"int8 and fp32 disagree on {share:.2%} of {calibration} calibration texts (allowed: "
-            f"{INT8_DISAGREEMENT:.0%}); nothing was written: export with --precision fp32"
+            f"{precision} and fp32 disagree on {share:.2%} of {calibration} calibration texts "
+            f"(allowed: {DISAGREEMENT:.0%}); nothing was written: export with --precision fp32"
         )
-    found = {"int8_disagreement": share, "int8_calibration_texts": float(calibration)}
+    facts = {
+        f"{precision}_disagreement": share,
+        f"{precision}_calibration_texts": float(calibration),
+    }
     if len(differ) > calibration:
-        found["int8_disagreement_held_out"] = float(differ[calibration:].mean())
-        found["int8_held_out_texts"] = float(len(differ) - calibration)
-    return found
+        facts[f"{precision}_disagreement_held_out"] = float(differ[calibration:].mean())
+        facts[f"{precision}_held_out_texts"] = float(len(differ) - calibration)
+    return facts

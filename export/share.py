@@ -24,7 +24,7 @@ _ALL = 0
 
 class Share:
     """To be entered around each run of sessions with `threads` threads, from any thread. Does
-    nothing where the operator library is not in use."""
+    nothing where the operator library is not in use, or is that of a GPU."""
 
     # The library is loaded once a process, and so are these.
     _lock = threading.Lock()
@@ -32,8 +32,9 @@ class Share:
 
     def __init__(self, library: OpLibrary, threads: int) -> None:
         self._threads = threads
+        on_cpu = library.path is not None and library.device == "cpu"
         # PyDLL: the call is over before another thread could take the interpreter.
-        self._tell = ctypes.PyDLL(str(library.path)).CrispShare if library.path else None
+        self._tell = ctypes.PyDLL(str(library.path)).CrispShare if on_cpu else None
 
     def __enter__(self) -> None:
         self._change(1)

@@ -69,6 +69,8 @@ class Classifier:
         """Answers with these models from now on; lets go of others when they are done."""
         before = list(self._lanes.values())
         self.variants = variants
+        if self.settings.device != "cpu":
+            variants.log_devices()
         self._lanes = {name: self.batcher.lane(name, engine) for name, engine in variants.items()}
         self._estimates = {
             name: TokenEstimate(engine.manifest.max_tokens) for name, engine in variants.items()

@@ -23,7 +23,6 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from export.gpu import Device
 from service.errors import SettingsError
 
 PREFIX = "CRISP_"
@@ -56,7 +55,7 @@ class Settings(BaseModel):
     threads: int | None = setting(
         None, "Threads of one run of a model.", "Models", shown="every core", ge=1
     )
-    device: Device = setting(
+    device: Literal["cpu", "cuda", "auto"] = setting(
         "cpu",
         "Where models run: cpu; cuda, a GPU; or auto, a GPU where one works and the model can.",
         "Models",

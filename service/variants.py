@@ -61,14 +61,16 @@ class Variants(Mapping[str, Engine]):
                 engines = dict(zip(folders, pool.map(opened, folders.values()), strict=True))
             except (DeviceError, ModelFolderError) as error:
                 raise ModelsError(str(error)) from error
-        if device != "cpu":
-            for name, engine in engines.items():
-                where = engine.library
-                logger.info("%s runs on device %s: %s", name, where.device, where.reason)
         library = engines[default_of(engines)].library
         if not library.available:
             logger.warning("the compiled operators are not in use: %s", library.reason)
         return cls(engines, library)
+
+    def log_devices(self) -> None:
+        """Logs where each of them runs, and why there."""
+        for name, engine in self.items():
+            where = engine.library
+            logger.info("%s runs on device %s: %s", name, where.device, where.reason)
 
     @property
     def default_name(self) -> str:

@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("training", "export", "service", "loadtests")
 
 # What a module may import of this project, by the longest prefix of its name that stands here.
-_BUNDLED = ("export.manifest", "export.op_library", "export.packing", "export.errors")
+_BUNDLED = tuple(
+    f"export.{name}" for name in ("errors", "gpu", "manifest", "op_library", "packing", "share")
+)
 ALLOWED: dict[str, tuple[str, ...]] = {
     "training": ("training",),
     "export": ("training", "export"),

@@ -77,13 +77,13 @@ inline bool first_queries_only(OrtShapeInferContext* context) {
   return read.IsOK() && std::string(text) == "first";
 }
 
-// `type` is that of qkv and context; received is always float.
-inline void infer_attention(OrtShapeInferContext* context, ONNXTensorElementDataType type) {
+// context is of the type of qkv; received is always float.
+inline void infer_attention(OrtShapeInferContext* context) {
   const InferredShape qkv = input_shape(context, 0);
   if (qkv.sizes.size() != 2) return;  // unknown, or wrong: then compute() refuses it
   const bool first_only = first_queries_only(context);
   const int64_t hidden = qkv.sizes[1] > 0 ? qkv.sizes[1] / 3 : -1;
-  set_output_shape(context, 0, type,
+  set_output_shape(context, 0, input_type(context, 0),
                    {{first_only ? -1 : qkv.sizes[0], hidden},
                     {first_only ? "" : qkv.symbols[0], ""}});  // [B, H] or [T, H]
   set_output_shape(context, 1, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,

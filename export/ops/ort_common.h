@@ -148,6 +148,16 @@ inline InferredShape input_shape(OrtShapeInferContext* context, size_t input) {
   return shape;
 }
 
+// The type of an input's elements.
+inline ONNXTensorElementDataType input_type(OrtShapeInferContext* context, size_t input) {
+  const OrtApi& api = Ort::GetApi();
+  OrtTensorTypeAndShapeInfo* info = nullptr;  // the context's own
+  ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  Ort::ThrowOnError(api.ShapeInferContext_GetInputTypeShape(context, input, &info));
+  Ort::ThrowOnError(api.GetTensorElementType(info, &type));
+  return type;
+}
+
 // False where the node lacks this output. An unknown size gets a name of its own: ONNX Runtime
 // takes those without one for equal, and plans its memory by that.
 inline bool set_output_shape(OrtShapeInferContext* context, size_t output,

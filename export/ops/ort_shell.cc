@@ -57,8 +57,7 @@ class SparseAttentionKernel {
 };
 
 OrtStatusPtr infer_shapes(const OrtCustomOp*, OrtShapeInferContext* context) noexcept {
-  return status_of("SparseAttention",
-                   [&] { infer_attention(context, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT); });
+  return status_of("SparseAttention", [&] { infer_attention(context); });
 }
 
 struct SparseAttentionOp

@@ -149,7 +149,7 @@ def test_a_manifest_cannot_reach_outside_its_folder(folder: Path, name: str) -> 
         (lambda fields: fields.update(surprise=True), "surprise"),
         (lambda fields: fields.pop("labels"), "labels"),
         (lambda fields: fields.update(labels=["only"]), "labels"),
-        (lambda fields: fields.update(precision="fp16"), "precision"),
+        (lambda fields: fields.update(precision="fp8"), "precision"),
         (lambda fields: fields.update(max_tokens=1), "max_tokens"),
         (lambda fields: fields.update(parameters="many"), "parameters"),
         (lambda fields: fields["trained"].pop("seed"), "trained.seed"),

@@ -80,11 +80,25 @@ def test_int8_is_small_and_held_against_fp32(run: Path, tmp_path: Path) -> None:
     manifest = export_run(run, tmp_path / "int8", precision="int8", data=[str(TRAIN), str(DEV)])
     rows = len(read_examples(TRAIN)), len(read_examples(DEV))
     assert sum(facts.bytes for facts in manifest.files.values()) <= 25_000_000
-    assert manifest.parity["int8_disagreement"] <= max(parity.INT8_DISAGREEMENT, 1 / rows[0])
+    assert manifest.parity["int8_disagreement"] <= max(parity.DISAGREEMENT, 1 / rows[0])
     assert manifest.parity["int8_calibration_texts"] == rows[0]
     assert manifest.parity["int8_held_out_texts"] == sum(rows)
     assert manifest.parity["int8_disagreement_held_out"] <= 0.1
     assert len(manifest.measured) == 2
+
+
+def test_fp16_is_half_as_large_and_held_against_fp32(
+    run: Path, exported: ModelFolder, tmp_path: Path
+) -> None:
+    manifest = export_run(run, tmp_path / "fp16", precision="fp16")
+    size, full = manifest.files["model.onnx"].bytes, exported.manifest.files["model.onnx"].bytes
+    assert size < 0.52 * full
+    rows = len(read_examples(TRAIN))
+    assert manifest.parity["fp16_disagreement"] <= max(parity.DISAGREEMENT, 1 / rows)
+    assert manifest.precision == ModelFolder.load(tmp_path / "fp16").manifest.precision == "fp16"
+    assert manifest.measured[0].accuracy == pytest.approx(
+        exported.manifest.measured[0].accuracy, abs=1.5 / len(read_examples(DEV))
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from export.gpu import gpu_problem
 from export.op_library import find_op_library
 from service.engine import Engine
 from service.errors import ModelsError
@@ -46,6 +47,26 @@ def test_hidden_folders_and_files_are_no_variants(models_dir: Path, tmp_path: Pa
         (models / name).mkdir()
     (models / "README.md").write_text("The bundled models.")
     assert list(model_folders(models)) == ["dense", "sparse"]
+
+
+def test_a_device_that_is_not_there_stops_the_start(models_dir: Path) -> None:
+    if gpu_problem() is None:
+        pytest.skip("there is a GPU that works")
+    with pytest.raises(ModelsError, match=r"device cuda cannot be used: .*install"):
+        Variants.load(models_dir, threads=1, device="cuda")
+
+
+def test_where_each_model_runs_is_logged(
+    models_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    variants = Variants.load(models_dir, threads=1, device="auto")
+    with caplog.at_level(logging.INFO, "crisp.service"):
+        variants.log_devices()
+    device = "cpu" if gpu_problem() else "cuda"
+    assert [m.partition(":")[0] for m in caplog.messages] == [
+        f"dense runs on device {device}",
+        f"sparse runs on device {device}",
+    ]
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

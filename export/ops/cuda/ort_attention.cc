@@ -16,9 +16,7 @@ class SparseAttentionKernel {
   static std::vector<ONNXTensorElementDataType> outputs() { return {type_of(kPrecision), kFloat}; }
   static bool is_on_host(size_t input) { return input == 1; }
   static bool is_optional(size_t output) { return output == 1; }
-  static void infer(OrtShapeInferContext* context) {
-    infer_attention(context, type_of(kPrecision));
-  }
+  static void infer(OrtShapeInferContext* context) { infer_attention(context); }
 
   explicit SparseAttentionKernel(const Ort::ConstKernelInfo& info)
       : pattern_(pattern_of(info)), queries_(queries_of(info)), num_heads_(num_heads_of(info)) {}

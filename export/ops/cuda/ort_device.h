@@ -113,7 +113,8 @@ inline Offsets offsets_of(const Ort::ConstValue& value, int64_t tokens) {
 //   static std::vector<ONNXTensorElementDataType> inputs(), outputs();
 //   static bool is_on_host(size_t input);  // whether it wants that input in host memory
 //   static bool is_optional(size_t output);
-//   static void infer(OrtShapeInferContext*);
+//   static void infer(OrtShapeInferContext*);  // types from the inputs: of the operators of one
+//       name, ONNX Runtime asks the first alone
 //   explicit Kernel(const Ort::ConstKernelInfo&);
 //   void compute(const Ort::KernelContext&) const;
 template <class Kernel>

@@ -58,7 +58,7 @@ class LinearKernel : public RowKernel {
     const InferredShape x = input_shape(context, 0);
     const InferredShape weight = input_shape(context, 1);
     if (x.sizes.size() != 2 || weight.sizes.size() != 2) return;
-    set_output_shape(context, 0, type_of(kPrecision),
+    set_output_shape(context, 0, input_type(context, 0),
                      {{x.sizes[0], weight.sizes[1]}, {x.symbols[0], ""}});
   }
 
@@ -90,11 +90,11 @@ class PostAttentionKernel : public RowKernel {
   static void infer(OrtShapeInferContext* context) {
     const InferredShape hidden = input_shape(context, 1);
     if (hidden.sizes.size() != 2) return;
-    set_output_shape(context, 0, type_of(kPrecision), hidden);
+    set_output_shape(context, 0, input_type(context, 0), hidden);
     if (!kQkv) return;
     const InferredShape weight = input_shape(context, 15);
     if (weight.sizes.size() != 2) return;
-    set_output_shape(context, 1, type_of(kPrecision),
+    set_output_shape(context, 1, input_type(context, 0),
                      {{hidden.sizes[0], weight.sizes[1]}, {hidden.symbols[0], ""}});
   }
 
@@ -152,7 +152,7 @@ class EmbedKernel : public RowKernel {
     const InferredShape ids = input_shape(context, 0);
     const InferredShape words = input_shape(context, 2);
     if (ids.sizes.size() != 1 || words.sizes.size() != 2) return;
-    set_output_shape(context, 0, type_of(kPrecision),
+    set_output_shape(context, 0, input_type(context, 2),
                      {{ids.sizes[0], words.sizes[1]}, {ids.symbols[0], ""}});
   }
 
