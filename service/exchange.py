@@ -38,6 +38,17 @@ class Connection(Protocol):
     on_lost: Callable[[], None] | None
     """Called when the client goes after its request has come whole."""
 
+    @property
+    def has_body(self) -> bool:
+        """The body of the request has come whole."""
+        ...
+
+
+def connection_of(scope: Scope) -> Connection | None:
+    """Where the server tells of it."""
+    connection: Connection | None = scope.get("extensions", {}).get(CONNECTION)
+    return connection
+
 
 class Exchange:
     """Serves the routes of `app`; `is_stopping` says whether the service is about to end."""
@@ -88,7 +99,7 @@ class _Client:
         assert task is not None
         self.task: asyncio.Task[Any] = task
         self.gone = False
-        self._connection: Connection | None = scope.get("extensions", {}).get(CONNECTION)
+        self._connection = connection_of(scope)
         if self._connection is not None:
             self._connection.on_lost = self._leave
 

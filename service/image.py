@@ -4,8 +4,9 @@ special, has no compiler and tells whether it is healthy.
 The lock is the set of versions installed here, which `make setup` takes from constraints.txt, cut
 down to what the base install needs. BentoML's own lock would ask the package index anew, and
 write that index's address, credentials included, into the bento. The lock has the onnxruntime that
-runs on CPUs alone, which is a fifth of the other's size and as fast on them; CRISP_BENTO_GPU=1
-keeps the one for GPUs.
+runs on CPUs alone, which is a fifth of the other's size and as fast on them. CRISP_BENTO_GPU=1 makes
+the image for GPUs: onnxruntime-gpu with NVIDIA's libraries, in the versions that it asks for, and
+a GPU used where the container is given one (docs/gpu.md).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bentoml.images import Image
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from export.gpu import CUDA_PATH
 from export.op_library import ENVIRONMENT_VARIABLE, find_op_library
 
 logger = logging.getLogger("crisp.service")
@@ -65,6 +67,13 @@ class ServingImage(Image):  # type: ignore[misc]  # bentoml finds the class at r
                     f"`make ops`, or build all the same with {ENVIRONMENT_VARIABLE}=none"
                 )
             logger.warning("the bento may lack the compiled operators: %s", library.reason)
+        if for_gpus():
+            if not CUDA_PATH.is_file():
+                raise BentoMLException(
+                    f"an image for GPUs needs {CUDA_PATH}; build it with export/ops/cuda/build.sh, "
+                    f"or unset {GPU_VARIABLE}"
+                )
+            self.run("ENV CRISP_DEVICE=auto")
         self.python_packages(*(f"{name}=={version}" for name, version in packages()))
         self.run(_FINISH)
         return super().freeze(bento_fs, *args, **kwargs)
@@ -82,13 +91,17 @@ def serving_image() -> ServingImage:
     )
 
 
+def for_gpus() -> bool:
+    return os.environ.get(GPU_VARIABLE, "") not in ("", "0")
+
+
 def packages() -> Iterator[tuple[str, str]]:
     """Name and version of every package of the image, but BentoML."""
-    keep_gpu = os.environ.get(GPU_VARIABLE, "") not in ("", "0")
     for name, version in installed("crisp"):
-        # Both are released together, under the same version.
-        cpu = name == "onnxruntime-gpu" and not keep_gpu
-        yield ("onnxruntime" if cpu else name), version
+        if name == "onnxruntime-gpu":
+            # Both are released together, under the same version.
+            name = "onnxruntime-gpu[cuda,cudnn]" if for_gpus() else "onnxruntime"
+        yield name, version
 
 
 def installed(distribution: str) -> Iterator[tuple[str, str]]:

@@ -65,6 +65,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self.on_lost: Callable[[], None] | None = None
         self._extensions = {CONNECTION: self}
 
+    @property
+    def has_body(self) -> bool:
+        return not self.cycle.more_body
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._writes: Any = JoinedWrites(transport, self.loop)

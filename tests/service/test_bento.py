@@ -196,7 +196,8 @@ def test_an_image_for_gpus_is_asked_for() -> None:
     base = [Requirement(line) for line in metadata.requires("crisp") or ()]
     here = {r.name for r in base if r.marker is None or r.marker.evaluate({"extra": ""})}
     assert runtimes() == {"onnxruntime"}
-    assert runtimes(CRISP_BENTO_GPU="1") == here & {"onnxruntime", "onnxruntime-gpu"}
+    kept = {"onnxruntime": "onnxruntime", "onnxruntime-gpu": "onnxruntime-gpu[cuda,cudnn]"}
+    assert runtimes(CRISP_BENTO_GPU="1") == {kept[name] for name in here & kept.keys()}
 
 
 def test_it_is_not_built_without_the_operators(checkout: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ class Client:
     """Of a request: `test_protocol.py` shows how a real one says that it has gone."""
 
     on_lost: Callable[[], None] | None = None
+    has_body: bool = True
 
 
 class Counted:
