@@ -4,9 +4,9 @@ special, has no compiler and tells whether it is healthy.
 The lock is the set of versions installed here, which `make setup` takes from constraints.txt, cut
 down to what the base install needs. BentoML's own lock would ask the package index anew, and
 write that index's address, credentials included, into the bento. The lock has the onnxruntime that
-runs on CPUs alone, which is a fifth of the other's size and as fast on them. CRISP_BENTO_GPU=1 makes
-the image for GPUs: onnxruntime-gpu with NVIDIA's libraries, in the versions that it asks for, and
-a GPU used where the container is given one (docs/gpu.md).
+runs on CPUs alone, which is a fifth of the other's size and as fast on them. CRISP_BENTO_GPU=1
+makes the image for GPUs: onnxruntime-gpu with NVIDIA's libraries, in the versions that it asks for,
+and a GPU is used where the container is given one (docs/gpu.md).
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ _FINISH = (
     f'HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-c", "{_PROBE}"]'
 )
 
+_ON_GPUS = "\nENV CRISP_DEVICE=auto"
+
 
 class ServingImage(Image):  # type: ignore[misc]  # bentoml finds the class at run time
     """BentoML's image, less the compiler that it installs, plus pins and the operator library."""
@@ -67,15 +69,13 @@ class ServingImage(Image):  # type: ignore[misc]  # bentoml finds the class at r
                     f"`make ops`, or build all the same with {ENVIRONMENT_VARIABLE}=none"
                 )
             logger.warning("the bento may lack the compiled operators: %s", library.reason)
-        if for_gpus():
-            if not CUDA_PATH.is_file():
-                raise BentoMLException(
-                    f"an image for GPUs needs {CUDA_PATH}; build it with export/ops/cuda/build.sh, "
-                    f"or unset {GPU_VARIABLE}"
-                )
-            self.run("ENV CRISP_DEVICE=auto")
+        if for_gpus() and not CUDA_PATH.is_file():
+            raise BentoMLException(
+                f"an image for GPUs needs {CUDA_PATH}; build it with export/ops/cuda/build.sh, or "
+                f"unset {GPU_VARIABLE}"
+            )
         self.python_packages(*(f"{name}=={version}" for name, version in packages()))
-        self.run(_FINISH)
+        self.run(_FINISH + (_ON_GPUS if for_gpus() else ""))
         return super().freeze(bento_fs, *args, **kwargs)
 
 

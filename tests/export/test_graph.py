@@ -46,10 +46,9 @@ def tiny(
     torch.manual_seed(1)
     layers = 2 if pruning is None else len(pruning.keep) + 1
     sizes = {"dim": 32, "hidden_dim": 64, "n_layers": layers, "n_heads": 2}
-    sizes |= {"initializer_range": 0.4}
+    sizes |= {"initializer_range": 0.4, "max_position_embeddings": POSITIONS}
     config = DistilBertConfig(
         vocab_size=VOCABULARY,
-        max_position_embeddings=POSITIONS,
         num_labels=3,
         **(sizes | changes),
     )
