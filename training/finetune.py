@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from transformers import (
     EvalPrediction,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     PrinterCallback,
     TrainerCallback,
@@ -131,13 +132,20 @@ def finetune(
         | {"python": platform.python_version()},
     )
     if trainer.is_world_process_zero():
-        model.config.architectures = [type(model).__name__]
-        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(out)
-        tokenizer.save_pretrained(out)
-        record.save(out)
+        save_run(out, trainer.accelerator.unwrap_model(trainer.model), tokenizer, record)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
         (out / SETTINGS_FILE).unlink(missing_ok=True)
     return record
+
+
+def save_run(
+    out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, record: RunRecord
+) -> None:
+    """Writes a run into the folder `out`; the record last, which says that it is whole."""
+    model.config.architectures = [type(model).__name__]
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    record.save(out)
 
 
 def load_data(

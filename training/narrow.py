@@ -34,7 +34,7 @@ from training.data import without_overlap
 from training.errors import RunError
 from training.evaluate import evaluate
 from training.files import whole_or_not_at_all, write_atomically
-from training.finetune import SETTINGS_FILE, encode, records_of, refuse_if_taken
+from training.finetune import SETTINGS_FILE, encode, records_of, refuse_if_taken, save_run
 from training.model import load_checkpoint
 from training.narrow_model import feed_forward_of, set_feed_forward
 from training.neurons import gram_of, keep_neurons
@@ -101,10 +101,7 @@ def narrow_run(
         ),
         seconds=round(time.monotonic() - began, 1),
     )
-    student.config.architectures = [type(student).__name__]
-    student.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    narrowed.save(out)
+    save_run(out, student, tokenizer, narrowed)
     for file in (STATE_FILE, SETTINGS_FILE):
         (out / file).unlink(missing_ok=True)
     return narrowed

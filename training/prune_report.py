@@ -16,7 +16,7 @@ from tqdm import tqdm
 from training.batches import Encodings
 from training.config import RunRecord
 from training.errors import RunError
-from training.files import write_atomically
+from training.files import whole_or_not_at_all, write_atomically
 from training.finetune import encode
 from training.model import load_checkpoint
 from training.prune_search import Point, Searcher, pareto_front
@@ -149,6 +149,5 @@ def draw(file: Path, points: Sequence[Point], trace: Sequence[Point]) -> None:
         axes.set(xlabel="multiply-adds, relative to no pruning", ylabel="accuracy, %", title=name)
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right")
-    temporary = file.with_name(file.name + ".part")
-    figure.savefig(temporary, format="png")
-    temporary.replace(file)
+    with whole_or_not_at_all(file) as temporary:
+        figure.savefig(temporary, format="png")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from training.files import whole_or_not_at_all
 from training.inspect.layers import PERCENTILES, QUANTITIES
 
 _LABELS_AT_MOST = 40  # tokens that are written beside a map
@@ -67,6 +68,5 @@ def draw_attention(file: Path, tokens: Sequence[str], attention: Sequence[Any]) 
 
 
 def _save(figure: Figure, file: Path) -> None:
-    temporary = file.with_name(file.name + ".part")
-    figure.savefig(temporary, format="png")
-    temporary.replace(file)
+    with whole_or_not_at_all(file) as temporary:
+        figure.savefig(temporary, format="png")

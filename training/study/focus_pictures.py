@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from training.files import whole_or_not_at_all
 from training.study.focus_report import THRESHOLD, times_of
 
 _BAND_AT_MOST = 8  # mechanisms; more bands hide each other
@@ -56,7 +57,6 @@ def _median(axes: Axes, curve: Any, name: str, color: str, band: bool) -> None:
 
 
 def save(figure: Figure, file: Path) -> None:
-    temporary = file.with_name(file.name + ".part")
-    # Without the version in it, the same runs make the same file.
-    figure.savefig(temporary, format="png", metadata={"Software": None})
-    temporary.replace(file)
+    with whole_or_not_at_all(file) as temporary:
+        # Without the version in it, the same runs make the same file.
+        figure.savefig(temporary, format="png", metadata={"Software": None})
