@@ -67,6 +67,13 @@ def bench(
         int | None,
         typer.Option(min=1, help="Rounds of each workload.", show_default="what --seconds allows"),
     ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="cpu; or cuda: every model in fp16 on a GPU, against stock ONNX Runtime, torch "
+            "and, where installed, flash attention. Not tried on a GPU yet."
+        ),
+    ] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Threads of every session.")] = 2,
     seed: Annotated[int, typer.Option(help="Seed of the batches and of the order.")] = 0,
     profile: Annotated[
@@ -104,6 +111,8 @@ def bench(
     from export.bench import inputs
     from export.bench import workloads as work
     from export.bench.peers import parse_peers
+    from export.errors import ExportError
+    from export.gpu import library_for
     from export.op_library import find_op_library
     from training.commands import quieten
     from training.files import output_file
@@ -113,6 +122,19 @@ def bench(
     others = parse_peers(peers)
     output, picture = output_file(json_file), inputs.plot_file(plot)
     folders = inputs.model_folders(model)
+    if device not in ("cpu", "cuda"):
+        raise ExportError(f"--device takes cpu or cuda, got {device!r}")
+    if device == "cuda":
+        library = library_for("cuda", "fp16")  # before anything is made of torch
+        from export.bench import cuda
+
+        given: dict[str, Any] = {"seconds": seconds, "rounds": rounds, "seed": seed}
+        cuda.deliver(
+            cuda.measured(folders, chosen, library=library, **given),
+            output,
+            to_stdout=json_file == "-",
+        )
+        return
     labelled = inputs.labelled_texts(accuracy, folders)
     texts = inputs.calibration_texts(calibration)
     from export.bench.contenders import Options
@@ -129,8 +151,10 @@ def bench(
             peers=others,
             calibration=texts,
         )
-        given = {"threads": threads, "seconds": seconds, "rounds": rounds, "seed": seed}
-        result = _report(console, folders, options, chosen, labelled, given, environment(), profile)
+        settings = {"threads": threads, "seconds": seconds, "rounds": rounds, "seed": seed}
+        result = _report(
+            console, folders, options, chosen, labelled, settings, environment(), profile
+        )
     _deliver(console, result, output, picture, to_stdout=json_file == "-")
 
 
