@@ -85,9 +85,9 @@ def test_only_what_serving_needs_is_in_it(bento: Path) -> None:
         *relative(ROOT, "service/*.py", "service/endpoints/*.py", "service/page/*"),
         *(
             f"export/{name}.py"
-            for name in ("__init__", "errors", "manifest", "op_library", "packing")
+            for name in ("__init__", "errors", "gpu", "manifest", "op_library", "packing", "share")
         ),
-        "export/ops/lib/libcrisp_ops.so",
+        *relative(ROOT, "export/ops/lib/*.so"),
         *(
             f"service/models/{model}/{file}"
             for model in models
