@@ -200,6 +200,30 @@ def test_an_image_for_gpus_is_asked_for() -> None:
     assert runtimes(CRISP_BENTO_GPU="1") == {kept[name] for name in here & kept.keys()}
 
 
+def test_the_image_for_gpus_has_their_operators_and_libraries(
+    checkout: Path, tmp_path: Path
+) -> None:
+    if not find_op_library().available:
+        pytest.skip(find_op_library().reason)
+    copy = tmp_path / "checkout"
+    shutil.copytree(checkout, copy)
+    library = copy / "export/ops/lib/libcrisp_ops_cuda.so"
+    library.unlink(missing_ok=True)
+    done = build(copy, tmp_path / "home", CRISP_BENTO_GPU="1")
+    assert done.returncode != 0
+    assert "export/ops/cuda/build.sh" in done.stdout + done.stderr
+    library.write_bytes(b"for this test, nobody loads it")
+    done = build(copy, tmp_path / "home", CRISP_BENTO_GPU="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    bentos = tmp_path / "home" / "bentos" / "crisp"
+    made = bentos / (bentos / "latest").read_text()
+    assert (made / "src/export/ops/lib" / library.name).is_file()
+    assert "ENV CRISP_DEVICE=auto" in (made / "env/docker/Dockerfile").read_text().splitlines()
+    lock = (made / "env/python/requirements.txt").read_text()
+    if "onnxruntime-gpu" in {d.metadata["Name"] for d in metadata.distributions()}:
+        assert re.search(r"^onnxruntime-gpu\[cuda,cudnn\]==", lock, re.MULTILINE)
+
+
 def test_it_is_not_built_without_the_operators(checkout: Path, tmp_path: Path) -> None:
     missing = {"CRISP_OP_LIBRARY": str(tmp_path / "missing.so")}
     done = build(checkout, tmp_path / "home", **missing)
