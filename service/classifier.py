@@ -5,8 +5,8 @@
     answer = await classifier.classify("sparse", ["A warm, funny film."], deadline)
 
 Short texts are tokenised where they are, long ones in a thread of their own, so that the event loop
-goes on answering. Models run in other threads, `settings.runs_at_once` of them. A request keeps the
-model that it began with, even if another takes that one's place meanwhile.
+goes on answering. Models run in other threads, which share the cores. A request keeps the model
+that it began with, even if another takes that one's place meanwhile.
 """
 
 from __future__ import annotations

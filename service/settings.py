@@ -53,7 +53,7 @@ class Settings(BaseModel):
         shown="the bundled models",
     )
     threads: int | None = setting(
-        None, "Threads of one run of a model.", "Models", shown="every core", ge=1
+        None, "Threads that the runs of models share.", "Models", shown="every core", ge=1
     )
     device: Literal["cpu", "cuda", "auto"] = setting(
         "cpu",
