@@ -33,7 +33,7 @@ from time import perf_counter
 from typing import Generic, Protocol
 
 from service.admission import Admission, Limits, Margin, check, estimated_wait
-from service.lanes import Expired, Ids, Lane, M, R, Request, Run, Spent, tokens_of
+from service.lanes import Expired, Ids, Lane, M, R, Request, Run, Spent
 
 _TURNS_IN_A_RUN = 4  # of a request that has many texts: others share the run with it
 
@@ -93,7 +93,7 @@ class Batcher(Generic[M, R]):
     @property
     def waiting(self) -> int:
         """Tokens that wait, or are about to, those in the background aside."""
-        ahead = sum(tokens_of(run.live) for run in self._ahead)
+        ahead = sum(run.wanted for run in self._ahead)
         return ahead + sum(lane.tokens for lane in self.lanes if not lane.background)
 
     def wait(self, lane: Lane[M, R], tokens: int = 0) -> float:
@@ -160,6 +160,9 @@ class Batcher(Generic[M, R]):
             raise
         finally:
             request.leave()
+            if request.missing:
+                for run in self._ahead:
+                    run.leave(request)
             self._leave(lane, 1)
         self._note(request, admission)
         rows: list[R] = request.rows  # type: ignore[assignment]  # none is missing now
@@ -193,10 +196,11 @@ class Batcher(Generic[M, R]):
                 if not lane.background:
                     same = [each for each in self.lanes if each.name == lane.name]
                     front = [each for each in same if not each.background]
-                    ahead = [text for run in self._ahead if run.lane in front for text in run.live]
-                    whole = {request for request, _ in ahead if not request.tokens}
+                    ahead = [run for run in self._ahead if run.lane in front]
+                    texts = [text for run in ahead for text in run.live]
+                    whole = {request for request, _ in texts if not request.tokens}
                     requests = len(whole) + sum(len(each.queue) for each in front)
-                    tokens = tokens_of(ahead) + sum(each.tokens for each in front)
+                    tokens = sum(run.wanted for run in ahead) + sum(each.tokens for each in front)
                     self._observer.queued(lane.name, requests, tokens)
 
     @property

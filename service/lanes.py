@@ -93,21 +93,23 @@ class Request(Job, Generic[M, R]):
             self.expire_at(deadline, deadline)
 
 
-def tokens_of(texts: list[tuple[Request[M, R], int]]) -> int:
-    """Those of texts, each as its request and position there."""
-    return sum(len(request.sequences[position]) for request, position in texts)
-
-
 class Run(Generic[M, R]):
     """Texts of one model that run together: each as its request and position there."""
 
     def __init__(self, lane: Lane[M, R], texts: list[tuple[Request[M, R], int]]) -> None:
         self.lane = lane
         self.texts = texts
-        self.tokens = tokens_of(texts)
+        self.tokens = sum(len(request.sequences[position]) for request, position in texts)
+        self.wanted = self.tokens  # those that somebody waits for
         self.started: float | None = None  # while it waits for a thread
 
     @property
     def live(self) -> list[tuple[Request[M, R], int]]:
         """The texts that somebody waits for."""
         return [text for text in self.texts if not text[0].done.done()]
+
+    def leave(self, request: Request[M, R]) -> None:
+        """Nobody waits for the texts of `request` any more."""
+        self.wanted -= sum(
+            len(each.sequences[position]) for each, position in self.texts if each is request
+        )
