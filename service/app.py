@@ -56,7 +56,7 @@ def before_workers() -> None:
     logs.configure(settings)
     try:
         check_settings()
-        Variants.load(settings.models)
+        Variants.load(settings.models, device=settings.device)
     except ServiceError as error:
         print(f"crisp: error: {error}", file=sys.stderr)
         sys.exit(2)
