@@ -86,7 +86,6 @@ def estimated_wait(
     running: Iterable[Run[Any, Any]],
     tokens: int,
     now: float,
-    runs_at_once: int,
 ) -> float:
     """Seconds until a request of `tokens` that comes now has its first turn in `lane`.
 
@@ -95,14 +94,14 @@ def estimated_wait(
     """
     own = lane.speed.seconds(lane.queue.tokens_before(tokens) + lane.reserved)
     for run in running:
-        spent = 0.0 if run.started is None else now - run.started
+        spent = 0.0 if run.started is None else (now - run.started) / run.beside
         own += max(0.0, run.lane.speed.seconds(run.tokens) - spent)
     others = sum(
         min(other.speed.seconds(other.tokens), own)
         for other in lanes
         if other is not lane and other.tokens and not other.background
     )
-    return (own + others) / runs_at_once
+    return own + others
 
 
 def check(
@@ -113,7 +112,7 @@ def check(
     where there is no room for it beside the tokens `waiting` in all. Where nothing waits, anything
     is let in, however big.
     """
-    answer = wait + lane.speed.seconds(min(tokens, limits.batch_tokens))
+    answer = wait + lane.speed.seconds(min(tokens, limits.batch_tokens)) * limits.runs_at_once
     if answer + margin > limits.max_wait and wait > 0:
         raise Refused("max_wait", wait, answer + margin - limits.max_wait)
     if waiting and waiting + tokens > limits.queue_tokens:

@@ -98,8 +98,8 @@ class Batcher(Generic[M, R]):
 
     def wait(self, lane: Lane[M, R], tokens: int = 0) -> float:
         """Estimated seconds until a request of `tokens` that comes now has its first turn."""
-        runs, at_once = (*self.running, *self._ahead, *self._again), self.limits.runs_at_once
-        return estimated_wait(lane, self.lanes, runs, tokens, self._clock(), at_once)
+        runs = (*self.running, *self._ahead, *self._again)
+        return estimated_wait(lane, self.lanes, runs, tokens, self._clock())
 
     @contextmanager
     def admitted(self, lane: Lane[M, R], tokens: int) -> Iterator[Admission]:
@@ -176,6 +176,7 @@ class Batcher(Generic[M, R]):
             most -= request.added - admission.at
         lane, budget = request.lane, self.limits.batch_tokens
         run = lane.speed.seconds(min(budget, lane.queue.tokens + request.tokens))
+        run *= self.limits.runs_at_once
         return most - min(run + self._lag(), self.limits.max_wait / 2)
 
     def _note(self, request: Request[M, R], admission: Admission | None) -> None:
@@ -232,6 +233,7 @@ class Batcher(Generic[M, R]):
             run = self._ahead.popleft()
             run.started = self._clock()
             self.running.add(run)
+            run.beside = len(self.running)
             for request, _ in run.texts:
                 if request.began is None:
                     request.began = run.started
@@ -257,12 +259,14 @@ class Batcher(Generic[M, R]):
         seconds = 0.0 if run.started is None else now - run.started
         if run.started is None:  # it ended before a thread could take it
             self._ahead.remove(run)
+        # Of the machine: those beside it took the rest.
+        share = 2 * seconds / (run.beside + max(1, len(self.running)))
         self.running.discard(run)
         self._begin()
-        run.lane.used += seconds
+        run.lane.used += share
         rows, error = _outcome(execution, len(run.texts))
         if error is None:
-            run.lane.speed.ran(run.tokens, seconds)
+            run.lane.speed.ran(run.tokens, share)
         elif len(run.texts) > 1:
             middle = len(run.texts) // 2
             self._again.extendleft(

@@ -102,6 +102,7 @@ class Run(Generic[M, R]):
         self.tokens = sum(len(request.sequences[position]) for request, position in texts)
         self.wanted = self.tokens  # those that somebody waits for
         self.started: float | None = None  # while it waits for a thread
+        self.beside = 1  # runs under way when it began, itself among them
 
     @property
     def live(self) -> list[tuple[Request[M, R], int]]:

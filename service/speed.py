@@ -1,4 +1,4 @@
-"""How fast a model runs, from its latest runs: tokens a second.
+"""How fast the machine runs a model, from its latest runs: tokens a second.
 
 Old runs fade away with a time constant of busy seconds, so that a host that gets slower, or texts
 that get longer, are noticed within a few runs, and one odd run is not.
@@ -19,7 +19,7 @@ class Speed:
         self._seconds = 0.0
 
     def ran(self, tokens: int, seconds: float) -> None:
-        """Notes a run."""
+        """Notes a run that took `seconds` of the machine: of its time, where it was alone."""
         kept = exp(-seconds / _FADES_IN)
         self._tokens = kept * self._tokens + tokens
         self._seconds = kept * self._seconds + seconds

@@ -23,7 +23,7 @@ class Desk:
 
     def __init__(self, limits: Limits, lag: float = 0.0) -> None:
         loop = asyncio.get_running_loop()
-        execute = Machine().execute
+        execute = Machine(threads=limits.runs_at_once).execute
         self.batcher = Batcher[str, int](execute, limits, clock=loop.time, lag=lambda: lag)
         self.lanes = {name: self.batcher.lane(name, name) for name in MODELS}
         self.waits: list[tuple[float, float]] = []  # estimated and real seconds to the first run
@@ -73,14 +73,16 @@ CAPACITY = 200 / (START + 200 * PER_TOKEN) / 20  # requests of 20 tokens a secon
     batch_tokens=st.sampled_from([100, 200]),
     max_wait=st.floats(0.7, 3.0),
     lag=st.floats(0, 0.15),
+    runs=st.integers(1, 2),
+    ahead=st.integers(0, 1),
 )
 @settings(max_examples=20, phases=[Phase.explicit, Phase.generate])  # shrinking takes minutes
 def test_under_overload_answers_come_in_time_and_the_machine_is_busy(
-    factor: float, batch_tokens: int, max_wait: float, lag: float
+    factor: float, batch_tokens: int, max_wait: float, lag: float, runs: int, ahead: int
 ) -> None:
     seconds = 20
-    limits = Limits(batch_tokens=batch_tokens, max_wait=max_wait)
-    capacity = batch_tokens / (START + batch_tokens * PER_TOKEN) / 20
+    limits = Limits(batch_tokens, max_wait=max_wait, runs_at_once=runs, ahead=ahead)
+    capacity = runs * batch_tokens / (START + batch_tokens * PER_TOKEN) / 20
     desk = overloaded(factor * capacity, seconds, limits, lag)
     assert len(desk.answered) >= 0.9 * capacity * seconds
     # Once it has been seen how late answers are, that is once the first of them have waited.
