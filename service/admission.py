@@ -21,7 +21,8 @@ from service.lanes import Lane, Run
 
 @dataclass(frozen=True)
 class Limits:
-    """`batch_tokens` of one run, `queue_tokens` that may wait, `max_wait` in seconds for an answer
+    """`batch_tokens` of one run, `turn_tokens` of a request in its turn (where None, a quarter
+    of a run), `queue_tokens` that may wait, `max_wait` in seconds for an answer
     where others are before it, `runs_at_once` of all models, and `ahead`: runs that wait for the
     end of one of those, so that nobody waits for the event loop then."""
 
@@ -30,6 +31,7 @@ class Limits:
     max_wait: float = 2.0
     runs_at_once: int = 1
     ahead: int = 0
+    turn_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class Batcher(Generic[M, R]):
 
     def lane(self, name: str, model: M, *, background: bool = False) -> Lane[M, R]:
         """A new queue for `model`, which is as fast as the last one of this name until it ran."""
-        quantum = max(1, self.limits.batch_tokens // _TURNS_IN_A_RUN)
+        quantum = self.limits.turn_tokens or max(1, self.limits.batch_tokens // _TURNS_IN_A_RUN)
         lane: Lane[M, R] = Lane(name, model, quantum, background)
         for other in self.lanes:
             if other.name == name:
@@ -251,7 +251,9 @@ class Batcher(Generic[M, R]):
             return None
         lane = min(front or waiting, key=lambda lane: lane.used)
         self._lanes_clock = max(self._lanes_clock, lane.used)
-        budget = lane.queue.quantum if lane.background else self.limits.batch_tokens
+        budget = self.limits.batch_tokens
+        if lane.background:
+            budget = min(budget, lane.queue.quantum)
         return Run(lane, lane.queue.take(budget))
 
     def _finished(self, run: Run[M, R], execution: asyncio.Future[Sequence[R]]) -> None:

@@ -39,6 +39,11 @@ _INLINE_CHARACTERS = 2_000
 _INLINE_SECONDS = 0.005
 
 
+# Of a request in its turn. A request of no more is served in the order of its coming, and so is any
+# single text of most models; only bigger ones take turns.
+_TURN_TOKENS = 512
+
+
 class Classifier:
     """The models in use, and the queue before them. All calls come from one event loop."""
 
@@ -54,6 +59,7 @@ class Classifier:
             max_wait=settings.max_wait_seconds,
             runs_at_once=runs,
             ahead=1,
+            turn_tokens=_TURN_TOKENS,
         )
         self._observer = MetricsObserver(metrics)
         self._runs = Runner(runs, "crisp-run")
