@@ -46,7 +46,7 @@ class Admission:
 
 class Margin:
     """Seconds by which all but one in a hundred of the latest answers were later than expected, and
-    a twentieth of `max_wait` for what is not seen here: the answer's way to the client.
+    a sixteenth of `max_wait` for what is not seen here: the answer's way to the client.
 
     At most half of `max_wait`, so that there is always room for somebody.
     """
@@ -55,7 +55,7 @@ class Margin:
     _RENEWED = 16  # answers after which it is computed anew
 
     def __init__(self, max_wait: float) -> None:
-        self._way, self._most = max_wait / 20, max_wait / 2
+        self._way, self._most = max_wait / 16, max_wait / 2
         self._late: deque[float] = deque(maxlen=self._KEPT)
         self._new = 0
         self.seconds = self._way
