@@ -138,6 +138,8 @@ class Engine:
         Of a text that is much longer than that its beginning is enough, up to a blank: what comes
         after a blank does not change the tokens before it. So a megabyte costs no second.
         """
+        if len(texts) == 1:  # not worth waking other threads
+            return [self.encode(texts[0])]
         beginnings = [self._beginning(text) for text in texts]
         encodings = self._tokenizer.encode_batch_fast(beginnings)
         for i, (text, beginning) in enumerate(zip(texts, beginnings, strict=True)):
