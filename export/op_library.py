@@ -22,6 +22,7 @@ from typing import Any, Literal
 import onnxruntime
 
 from export.errors import ModelFolderError
+from export.processors import processors
 
 ENVIRONMENT_VARIABLE = "CRISP_OP_LIBRARY"
 DEFAULT_PATH = Path(__file__).parent / "ops" / "lib" / "libcrisp_ops.so"
@@ -132,6 +133,8 @@ def open_session(
 def _checked(path: Path, found: str) -> OpLibrary:
     stat = path.stat()
     problem = load_problem(path, stat.st_mtime_ns, stat.st_size)
+    if problem is None and not hasattr(ctypes.PyDLL(str(path)), "CrispShare"):
+        problem = "it is of an older version"  # share.py tells it how many threads
     if problem:
         return OpLibrary(
             None,
@@ -148,16 +151,7 @@ def load_problem(path: Path, _mtime_ns: int, _size: int) -> str | None:
         onnxruntime.SessionOptions().register_custom_ops_library(str(path))
     except Exception as error:  # as above
         return _first_line(error)
-    if not hasattr(ctypes.PyDLL(str(path)), "CrispShare"):  # which share.py tells how many threads
-        return "it is of an older version"
     return None
-
-
-def processors() -> int:
-    """Those that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _first_line(error: Exception) -> str:

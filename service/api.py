@@ -33,9 +33,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from export.processors import processors
 from service import tracing
 from service.classifier import Classifier
-from service.cores import cores
 from service.endpoints import (
     bentoml_schema,
     compare,
@@ -78,7 +78,7 @@ class Api:
     def __init__(self, settings: Settings, threads: int | None = None) -> None:
         """`threads` that all runs share; by default as many as there are cores."""
         self.settings = settings
-        self.threads = threads or settings.threads or cores()
+        self.threads = threads or settings.threads or processors()
         self._load = partial(Variants.load, threads=self.threads, device=settings.device)
         self.metrics: Metrics | None = None  # to be set before the start; else nobody reads them
         self.lifecycle: Lifecycle | None = None  # likewise

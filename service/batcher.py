@@ -243,8 +243,8 @@ class Batcher(Generic[M, R]):
     def _next(self) -> Run[M, R] | None:
         while self._again:
             run = self._again.popleft()
-            if run.live:
-                return Run(run.lane, run.live)
+            if live := run.live:
+                return Run(run.lane, live)
         waiting = [lane for lane in self.lanes if lane.queue.tokens]
         front = [lane for lane in waiting if not lane.background]
         if not waiting or (self.running and not front):

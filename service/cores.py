@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
+from export.processors import processors
 from service.settings import Settings
-
-
-def cores() -> int:
-    """The cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def threads_of_worker(settings: Settings, index: int) -> int:
@@ -19,5 +11,5 @@ def threads_of_worker(settings: Settings, index: int) -> int:
     worker's share of the cores."""
     if settings.threads is not None:
         return settings.threads
-    share, rest = divmod(cores(), settings.workers)
+    share, rest = divmod(processors(), settings.workers)
     return max(1, share + (index <= rest))

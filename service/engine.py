@@ -25,8 +25,9 @@ from tokenizers import Encoding, Tokenizer
 from export.errors import ModelFolderError
 from export.gpu import suited
 from export.manifest import Manifest, ModelFolder
-from export.op_library import OpLibrary, find_op_library, make_session, processors
+from export.op_library import OpLibrary, find_op_library, make_session
 from export.packing import pack
+from export.processors import processors
 from export.share import Share
 
 # Tokens of one run of the graph. The compiled operator's memory grows with T; the fallback's with

@@ -20,7 +20,8 @@ STAGES = ("training", "export", "service", "loadtests")
 
 # What a module may import of this project, by the longest prefix of its name that stands here.
 _BUNDLED = tuple(
-    f"export.{name}" for name in ("errors", "gpu", "manifest", "op_library", "packing", "share")
+    f"export.{name}"
+    for name in ("errors", "gpu", "manifest", "op_library", "packing", "processors", "share")
 )
 ALLOWED: dict[str, tuple[str, ...]] = {
     "training": ("training",),

@@ -128,7 +128,7 @@ def _stock(name: str, fusion: str, file: Path, num_heads: int, options: Options)
     return Contender(
         name,
         padded,
-        _runner(session()),
+        runner_of(session()),
         way=fusion,
         needs=lambda batch: score_bytes(batch, num_heads),
         profiled=lambda prefix: session(profile=prefix),
@@ -179,7 +179,7 @@ def _engine(
     session = partial(
         make_session, measured.model, threads=options.threads, library=options.library
     )
-    run = _runner(session())
+    run = runner_of(session())
     if same is not None:
         sequences, expected = reference_logits(same)
         difference = float(np.abs(run(pack(sequences)) - expected).max())
@@ -209,7 +209,9 @@ def _baseline_facts(baseline: Baseline, origin: str) -> dict[str, Any]:
     }
 
 
-def _runner(session: InferenceSession) -> Callable[[Any], NDArray[np.float32]]:
+def runner_of(session: InferenceSession) -> Callable[[Any], NDArray[np.float32]]:
+    """What runs prepared inputs: the logits, float32 [B, C]."""
+
     def run(inputs: Any) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = session.run(["logits"], inputs)[0]
         return logits

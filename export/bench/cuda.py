@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -29,6 +29,7 @@ from rich.table import Table
 from transformers import DistilBertForSequenceClassification
 
 from export.bench.baseline import classifier_of_folder, fused_for_gpu, padded
+from export.bench.contenders import runner_of
 from export.bench.measure import Contender, Rounds, measure
 from export.bench.positions import extend_positions
 from export.bench.workloads import Batch, Workload, longest
@@ -151,7 +152,7 @@ def _stock(model: DistilBertForSequenceClassification, temporary: Path, device: 
     file = fused_for_gpu(model, temporary / "stock-fp16.onnx")
     provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
     session = onnxruntime.InferenceSession(str(file), providers=[provider])
-    return Contender(STOCK, padded, _runner(session))
+    return Contender(STOCK, padded, runner_of(session))
 
 
 def _torch(model: DistilBertForSequenceClassification, attention: str, device: str) -> Contender:
@@ -179,14 +180,4 @@ def _engine(folder: ModelFolder, temporary: Path, library: OpLibrary, positions:
     file = temporary / f"{manifest.name}-fp16.onnx"
     onnx.save(graph, file)
     session = make_session(file, library=library)
-    return Contender(f"crisp {manifest.name} fp16", pack, _runner(session))
-
-
-def _runner(
-    session: onnxruntime.InferenceSession,
-) -> Callable[[Any], NDArray[np.float32]]:
-    def run(inputs: Any) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = session.run(["logits"], inputs)[0]
-        return logits
-
-    return run
+    return Contender(f"crisp {manifest.name} fp16", pack, runner_of(session))

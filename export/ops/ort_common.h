@@ -45,6 +45,20 @@ OrtStatusPtr status_of(const char* name, Body body) noexcept {
   }
 }
 
+// A kernel as ONNX Runtime calls it; `Kernel` has a static kName, a constructor from the node's
+// information, and `void compute(const Ort::KernelContext&) const`.
+template <typename Kernel>
+class Guarded {
+ public:
+  explicit Guarded(const OrtKernelInfo* info) : kernel_(Ort::ConstKernelInfo(info)) {}
+  OrtStatusPtr ComputeV2(OrtKernelContext* handle) noexcept {
+    return status_of(Kernel::kName, [&] { kernel_.compute(Ort::KernelContext(handle)); });
+  }
+
+ private:
+  Kernel kernel_;
+};
+
 // What RegisterCustomOps of a library does; `add` puts its operators into the domain.
 template <typename Add>
 OrtStatus* register_operators(OrtSessionOptions* options, const OrtApiBase* base, Add add) {

@@ -90,20 +90,6 @@ class Constants {
   size_t next_;
 };
 
-// What the operators have in common; `Kernel` has a static kName, a constructor from the node's
-// information, and `void compute(const Ort::KernelContext&) const`.
-template <typename Kernel>
-class Guarded {
- public:
-  explicit Guarded(const OrtKernelInfo* info) : kernel_(Ort::ConstKernelInfo(info)) {}
-  OrtStatusPtr ComputeV2(OrtKernelContext* handle) noexcept {
-    return status_of(Kernel::kName, [&] { kernel_.compute(Ort::KernelContext(handle)); });
-  }
-
- private:
-  Kernel kernel_;
-};
-
 class LinearKernel {
  public:
   static constexpr const char* kName = "Linear";

@@ -49,9 +49,9 @@ def run(model: list[Path] | None, seconds: float, json_file: str | None) -> None
     from rich.console import Console
     from rich.progress import Progress
 
+    from export.processors import processors
     from service.bench.client import BenchError
     from service.bench.overhead import measure
-    from service.cores import cores
     from service.settings import BUNDLED_MODELS
 
     output = None if json_file in (None, "-") else Path(json_file)
@@ -66,7 +66,7 @@ def run(model: list[Path] | None, seconds: float, json_file: str | None) -> None
         found = measure(
             model[0] if model else BUNDLED_MODELS,
             seconds=seconds,
-            workers=sorted({1, cores()}),
+            workers=sorted({1, processors()}),
             advance=lambda share: progress.update(task, completed=share),
         )
     summaries = [each.summary() for each in found]

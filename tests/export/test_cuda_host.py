@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from test_graph import FALLBACK, MODELS, draw, tiny
+from test_graph import FALLBACK, MODELS, draw, saved, tiny
 
 from export.errors import ModelFolderError
 from export.graph import packed_graph
-from export.half import to_half
 from export.model_folder import weights_of
-from export.op_library import OpLibrary, make_session
+from export.op_library import OpLibrary, load_problem, make_session
 from export.packing import pack
 from training.pattern import AttentionPattern
 from training.pruning import TokenPruning
@@ -48,9 +47,9 @@ def test_a_model_gives_the_answers_of_its_fallback(
 ) -> None:
     model = tiny(pattern, pruning)
     graph = packed_graph(weights_of(model), model.config, pattern, pruning)
-    onnx.save(graph if precision == "fp32" else to_half(graph), tmp_path / "model.onnx")
-    expected_of = make_session(tmp_path / "model.onnx", library=FALLBACK)
-    found_of = make_session(tmp_path / "model.onnx", library=library)
+    file = saved(graph, tmp_path, precision)
+    expected_of = make_session(file, library=FALLBACK)
+    found_of = make_session(file, library=library)
     tolerance = 1e-4 if precision == "fp32" else 0.02
     rows = []
     for lengths in BATCHES:
@@ -66,6 +65,11 @@ def test_a_model_gives_the_answers_of_its_fallback(
     chosen = pattern.name in ("topk", "blocktopk") or pruning is not None
     judged = np.median(differences) if chosen else differences.max()
     assert judged < tolerance
+
+
+def test_the_library_is_one_that_is_used(library: OpLibrary) -> None:
+    assert library.path is not None
+    assert load_problem(library.path, 0, 0) is None
 
 
 def test_bad_offsets_are_one_line(library: OpLibrary, tmp_path: Path) -> None:

@@ -13,11 +13,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from test_graph import MODELS, draw, tiny, torch_logits
+from test_graph import MODELS, draw, saved, tiny, torch_logits
 
 from export.gpu import gpu_problem, library_for
 from export.graph import packed_graph
-from export.half import to_half
 from export.model_folder import weights_of
 from export.op_library import OpLibrary, find_op_library, make_session, open_session
 from export.packing import pack
@@ -35,12 +34,6 @@ def library() -> OpLibrary:
     if problem is not None:
         pytest.skip(problem)
     return library_for("cuda", "fp32")
-
-
-def saved(graph: onnx.ModelProto, folder: Path, precision: str) -> Path:
-    file = folder / f"{precision}.onnx"
-    onnx.save(graph if precision == "fp32" else to_half(graph), file)
-    return file
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

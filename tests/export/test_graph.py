@@ -14,6 +14,7 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from export.errors import ExportError, ModelFolderError
 from export.graph import packed_graph
+from export.half import to_half
 from export.model_folder import weights_of
 from export.op_library import OpLibrary, find_op_library, make_session
 from export.packing import pack
@@ -74,6 +75,13 @@ def torch_logits(
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     with torch.inference_mode():
         return np.stack([model(torch.tensor([ids])).logits[0].numpy() for ids in sequences])
+
+
+def saved(graph: onnx.ModelProto, folder: Path, precision: str) -> Path:
+    """The file of `graph` in fp32 or fp16, in `folder`."""
+    file = folder / f"{precision}.onnx"
+    onnx.save(graph if precision == "fp32" else to_half(graph), file)
+    return file
 
 
 def draw(lengths: list[int], seed: int = 0) -> list[list[int]]:

@@ -85,7 +85,10 @@ def test_only_what_serving_needs_is_in_it(bento: Path) -> None:
         *relative(ROOT, "service/*.py", "service/endpoints/*.py", "service/page/*"),
         *(
             f"export/{name}.py"
-            for name in ("__init__", "errors", "gpu", "manifest", "op_library", "packing", "share")
+            for name in (
+                *("__init__", "errors", "gpu", "manifest"),
+                *("op_library", "packing", "processors", "share"),
+            )
         ),
         *relative(ROOT, "export/ops/lib/*.so"),
         *(

@@ -17,8 +17,9 @@ import psutil
 import pytest
 from running_server import Server, crisp, free_port, running
 
+from export.processors import processors
 from service import keys
-from service.cores import cores, threads_of_worker
+from service.cores import threads_of_worker
 from service.memory import MALLOC
 from service.settings import Settings
 
@@ -28,14 +29,14 @@ TEXTS = {"texts": ["a warm film with a fine cast"]}
 @pytest.mark.parametrize("workers", [1, 2, 3, 5, 100])
 def test_workers_share_the_cores(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for count in (1, 2, 4, 7, 64):
-        monkeypatch.setattr("service.cores.cores", lambda count=count: count)
+        monkeypatch.setattr("service.cores.processors", lambda count=count: count)
         settings = Settings(workers=workers)
         threads = [threads_of_worker(settings, index) for index in range(1, workers + 1)]
         assert min(threads) >= 1
         assert sum(threads) == max(count, workers)
         assert max(threads) - min(threads) <= 1
         assert threads_of_worker(Settings(workers=workers, threads=3), 1) == 3
-    assert cores() >= 1
+    assert processors() >= 1
 
 
 @dataclass

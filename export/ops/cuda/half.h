@@ -21,16 +21,7 @@ CRISP_HD float to_float(float value) { return value; }
 
 using Half = __half;
 CRISP_HD float to_float(Half value) { return __half2float(value); }
-template <class T>
-CRISP_HD T from_float(float value);
-template <>
-CRISP_HD float from_float<float>(float value) {
-  return value;
-}
-template <>
-CRISP_HD Half from_float<Half>(float value) {
-  return __float2half_rn(value);
-}
+CRISP_HD Half half_from(float value) { return __float2half_rn(value); }
 
 #else
 
@@ -70,18 +61,18 @@ inline Half half_from(float value) {
   return {static_cast<uint16_t>(sign | ((bits - 0x38000000u + 0xfffu + odd) >> 13))};
 }
 
+#endif
+
 template <class T>
-T from_float(float value);
+CRISP_HD T from_float(float value);
 template <>
-inline float from_float<float>(float value) {
+CRISP_HD float from_float<float>(float value) {
   return value;
 }
 template <>
-inline Half from_float<Half>(float value) {
+CRISP_HD Half from_float<Half>(float value) {
   return half_from(value);
 }
-
-#endif
 
 CRISP_HD bool is_finite(float value) { return value - value == 0.0f; }
 

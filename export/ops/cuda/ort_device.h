@@ -118,18 +118,6 @@ inline Offsets offsets_of(const Ort::ConstValue& value, int64_t tokens) {
 //   explicit Kernel(const Ort::ConstKernelInfo&);
 //   void compute(const Ort::KernelContext&) const;
 template <class Kernel>
-class Guarded {
- public:
-  explicit Guarded(const OrtKernelInfo* info) : kernel_(Ort::ConstKernelInfo(info)) {}
-  OrtStatusPtr ComputeV2(OrtKernelContext* handle) noexcept {
-    return status_of(Kernel::kName, [&] { kernel_.compute(Ort::KernelContext(handle)); });
-  }
-
- private:
-  Kernel kernel_;
-};
-
-template <class Kernel>
 struct Operator : Ort::CustomOpBase<Operator<Kernel>, Guarded<Kernel>, /*WithStatus=*/true> {
   Operator() {
     this->InferOutputShapeFn = [](const OrtCustomOp*,

@@ -168,6 +168,35 @@ Pattern blocktopk_by_number(int64_t size, int64_t k) {
   return pattern;
 }
 
+std::vector<Pattern> patterns_for(int64_t length) {
+  return {dense(),
+          topk_by_density(1, 5),
+          topk_by_density(1, length),
+          topk_by_density(1, 1),
+          topk_by_number(7),
+          band(1, 0),
+          band(9, 1),
+          band(65, 3),
+          block(1, 0),
+          block(7, 2),
+          block(64, 1),
+          blocktopk_by_density(1, 1, 5),
+          blocktopk_by_number(4, 2),
+          blocktopk_by_density(8, 1, 4),
+          blocktopk_by_density(32, 1, 8),
+          blocktopk_by_number(64, 2)};
+}
+
+std::vector<Pattern> few_patterns() {
+  return {dense(),
+          topk_by_density(1, 5),
+          topk_by_number(3),
+          band(9, 1),
+          block(8, 2),
+          blocktopk_by_number(8, 2),
+          blocktopk_by_density(1, 1, 4)};
+}
+
 Problem first_only(Problem problem) {
   problem.queries = Queries::kFirst;
   return problem;

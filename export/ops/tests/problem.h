@@ -8,6 +8,12 @@
 
 namespace crisp {
 
+#ifdef CRISP_SANITIZE
+constexpr bool kSlow = true;  // some ten times slower: leave the largest out
+#else
+constexpr bool kSlow = false;
+#endif
+
 struct Solution {
   std::vector<float> context;
   std::vector<float> received;
@@ -52,6 +58,11 @@ Pattern band(int64_t window, int64_t globals);
 Pattern block(int64_t size, int64_t globals);
 Pattern blocktopk_by_density(int64_t size, int64_t num, int64_t den);
 Pattern blocktopk_by_number(int64_t size, int64_t k);
+
+// Of every kind, at the edges of texts of `length` tokens; and a few of every kind.
+std::vector<Pattern> patterns_for(int64_t length);
+std::vector<Pattern> few_patterns();
+
 Problem first_only(Problem problem);
 std::string text_of(const Problem& problem);
 

@@ -14,12 +14,6 @@
 namespace crisp {
 namespace {
 
-#ifdef CRISP_SANITIZE
-constexpr bool kSlow = true;
-#else
-constexpr bool kSlow = false;
-#endif
-
 // Memory as a call allocates it: exactly as large as asked for, and never zero by chance.
 struct HostDevice {
   std::vector<std::vector<char>> memory;
@@ -85,25 +79,6 @@ void check_programs(const Problem& problem) {
 void check_both_queries(const Problem& problem) {
   check_programs(problem);
   check_programs(first_only(problem));
-}
-
-std::vector<Pattern> patterns_for(int64_t length) {
-  return {dense(),
-          topk_by_density(1, 5),
-          topk_by_density(1, length),
-          topk_by_density(1, 1),
-          topk_by_number(7),
-          band(1, 0),
-          band(9, 1),
-          band(65, 3),
-          block(1, 0),
-          block(7, 2),
-          block(64, 1),
-          blocktopk_by_density(1, 1, 5),
-          blocktopk_by_number(4, 2),
-          blocktopk_by_density(8, 1, 4),
-          blocktopk_by_density(32, 1, 8),
-          blocktopk_by_number(64, 2)};
 }
 
 TEST_CASE("cuda: lengths around tiles, every pattern") {
@@ -190,14 +165,7 @@ TEST_CASE("cuda: random problems") {
 
 TEST_CASE("cuda: non-finite values, as the reference has it") {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  const std::vector<Pattern> patterns = {dense(),
-                                         topk_by_density(1, 5),
-                                         topk_by_number(3),
-                                         band(9, 1),
-                                         block(8, 2),
-                                         blocktopk_by_number(8, 2),
-                                         blocktopk_by_density(1, 1, 4)};
-  for (const Pattern& pattern : patterns) {
+  for (const Pattern& pattern : few_patterns()) {
     for (const float value : {std::nanf(""), kInfinity, -kInfinity}) {
       for (const int64_t token : {0, 20, 68}) {
         if (kSlow && token != 20) continue;

@@ -9,31 +9,6 @@
 namespace crisp {
 namespace {
 
-#ifdef CRISP_SANITIZE
-constexpr bool kSlow = true;  // some ten times slower: leave the largest out
-#else
-constexpr bool kSlow = false;
-#endif
-
-std::vector<Pattern> patterns_for(int64_t length) {
-  return {dense(),
-          topk_by_density(1, 5),
-          topk_by_density(1, length),
-          topk_by_density(1, 1),
-          topk_by_number(7),
-          band(1, 0),
-          band(9, 1),
-          band(65, 3),
-          block(1, 0),
-          block(7, 2),
-          block(64, 1),
-          blocktopk_by_density(1, 1, 5),
-          blocktopk_by_number(4, 2),
-          blocktopk_by_density(8, 1, 4),
-          blocktopk_by_density(32, 1, 8),
-          blocktopk_by_number(64, 2)};
-}
-
 void check_all_isas(const Problem& problem) {
   CAPTURE(text_of(problem));
   const Solution expected = solve_by_reference(problem);

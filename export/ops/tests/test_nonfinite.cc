@@ -12,14 +12,6 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
-const std::vector<Pattern> kPatterns = {dense(),
-                                        topk_by_density(1, 5),
-                                        topk_by_number(3),
-                                        band(9, 1),
-                                        block(8, 2),
-                                        blocktopk_by_number(8, 2),
-                                        blocktopk_by_density(1, 1, 4)};
-
 void check_against_reference(const Problem& problem) {
   CAPTURE(text_of(problem));
   const Solution expected = solve_by_reference(problem);
@@ -37,7 +29,7 @@ bool any_nan(const Solution& solution, int64_t begin, int64_t end) {
 }
 
 TEST_CASE("one non-finite value, anywhere") {
-  for (const Pattern& pattern : kPatterns) {
+  for (const Pattern& pattern : few_patterns()) {
     for (const float value : {kNaN, kInfinity, -kInfinity}) {
       for (const int64_t token : {0, 20, 52}) {
         for (const int64_t column : {3, 64 + 3, 128 + 3}) {  // of q, k and v
@@ -54,7 +46,7 @@ TEST_CASE("one non-finite value, anywhere") {
 }
 
 TEST_CASE("nothing but non-finite values") {
-  for (const Pattern& pattern : kPatterns) {
+  for (const Pattern& pattern : few_patterns()) {
     for (const float value : {kNaN, kInfinity, -kInfinity}) {
       Problem problem = integer_problem({1, 40}, 2, 32, pattern);
       for (float& entry : problem.qkv) entry = value;
@@ -65,7 +57,7 @@ TEST_CASE("nothing but non-finite values") {
 
 TEST_CASE("another sequence never notices") {
   for (const Isa isa : supported_isas()) {
-    for (const Pattern& pattern : kPatterns) {
+    for (const Pattern& pattern : few_patterns()) {
       for (const float value : {kNaN, kInfinity, -kInfinity}) {
         const Problem clean = random_problem({19, 30, 21}, 2, 32, pattern);
         Problem dirty = clean;
@@ -154,7 +146,7 @@ TEST_CASE("scores of -inf among finite ones are probabilities of zero") {
 }
 
 TEST_CASE("sums that overflow are infinities like any other") {
-  for (const Pattern& pattern : kPatterns) {
+  for (const Pattern& pattern : few_patterns()) {
     Problem problem = integer_problem({25}, 1, 32, pattern);
     for (int64_t d = 0; d < 32; ++d) {
       problem.q(4, 0, d) = 1e30f;
