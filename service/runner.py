@@ -22,7 +22,8 @@ _FADES = 0.9  # a lag with each further result
 
 
 class Runner:
-    """`count` threads that take calls in order; calls that wait when it is closed are cancelled.
+    """`count` threads that take calls in order; calls that wait when it is closed are cancelled,
+    and those whose caller has gone meanwhile are not made.
 
     `lag` is how many seconds the event loop took to notice a result, at worst of late.
     """
@@ -54,6 +55,9 @@ class Runner:
     def _work(self) -> None:
         while (item := self._calls.get()) is not None:
             loop, future, call = item
+            if future.done():  # its caller has gone; to look at this needs no lock
+                del item, loop, future, call
+                continue
             result, error = None, None
             try:
                 if self._closed:

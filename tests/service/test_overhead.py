@@ -15,7 +15,7 @@ from running_server import crisp
 
 from service.bench.client import BenchError, closed_loop, predict_request
 from service.bench.overhead import Engines, Overhead, interval, pairs_of_examples
-from service.cores import cores
+from export.processors import processors
 
 
 def test_shares_and_differences_are_taken_round_by_round() -> None:
@@ -91,7 +91,7 @@ def test_it_measures_a_real_service(models_dir: Path) -> None:
     done = subprocess.run(crisp("bench", *options), capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     services = json.loads(done.stdout)
-    assert [found["workers"] for found in services] == sorted({1, cores()})
+    assert [found["workers"] for found in services] == sorted({1, processors()})
     for found in services:
         assert len(found["throughput"]) == len(found["engine"]["ms"]) == found["rounds"] == 3
         assert all(value > 0 for value in found["throughput"] + found["ms"])
