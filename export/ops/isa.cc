@@ -1,20 +1,36 @@
 #include "isa.h"
 
 #include <stdlib.h>
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
 namespace crisp {
 namespace {
 
-constexpr Isa kBestFirst[] = {Isa::kAvx512Vnni, Isa::kAvx512, Isa::kAvxVnni, Isa::kAvx2,
-                              Isa::kBaseline};
+// Tiles need the leave of the operating system, once for all threads of the process.
+bool may_use_tiles() {
+#if defined(__x86_64__) && defined(__linux__)
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM, of Linux 5.16
+  constexpr int kTileData = 18;               // XFEATURE_XTILEDATA
+  static const bool may = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return may;
+#else
+  return false;
+#endif
+}
 
 }  // namespace
 
 const char* name_of(Isa isa) {
   switch (isa) {
+    case Isa::kAmx:
+      return "amx";
     case Isa::kAvx512Vnni:
       return "avx512vnni";
     case Isa::kAvx512:
@@ -32,6 +48,9 @@ const char* name_of(Isa isa) {
 bool is_supported(Isa isa) {
 #if defined(__x86_64__)
   switch (isa) {
+    case Isa::kAmx:
+      return is_supported(Isa::kAvx512Vnni) && __builtin_cpu_supports("amx-tile") &&
+             __builtin_cpu_supports("amx-int8") && may_use_tiles();
     case Isa::kAvx512Vnni:
       return is_supported(Isa::kAvx512) && __builtin_cpu_supports("avx512vnni");
     case Isa::kAvx512:
@@ -52,7 +71,8 @@ bool is_supported(Isa isa) {
 Isa choose_isa() {
   const char* wanted = getenv("CRISP_ISA");
   std::string names;
-  for (const Isa isa : kBestFirst) {
+  for (size_t i = std::size(kEveryIsa); i-- > 0;) {
+    const Isa isa = kEveryIsa[i];
     names += std::string(names.empty() ? "" : ", ") + name_of(isa);
     if (wanted != nullptr && *wanted != '\0' && name_of(isa) != std::string(wanted)) continue;
     if (is_supported(isa)) return isa;
@@ -67,7 +87,9 @@ Isa choose_isa() {
 
 AttendChunk kernel_for(Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Vnni) return avx512::attend_chunk;
+  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Vnni || isa == Isa::kAmx) {
+    return avx512::attend_chunk;
+  }
   if (isa == Isa::kAvx2 || isa == Isa::kAvxVnni) return avx2::attend_chunk;
 #else
   (void)isa;
@@ -77,6 +99,7 @@ AttendChunk kernel_for(Isa isa) {
 
 const RowKernel& row_kernel_for(Isa isa) {
 #if defined(__x86_64__)
+  if (isa == Isa::kAmx) return amx::kRowKernel;
   if (isa == Isa::kAvx512Vnni) return avx512vnni::kRowKernel;
   if (isa == Isa::kAvx512) return avx512::kRowKernel;
   if (isa == Isa::kAvxVnni) return avxvnni::kRowKernel;

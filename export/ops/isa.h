@@ -6,7 +6,10 @@
 
 namespace crisp {
 
-enum class Isa { kBaseline, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni };
+enum class Isa { kBaseline, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAmx };
+
+inline constexpr Isa kEveryIsa[] = {Isa::kBaseline, Isa::kAvx2,       Isa::kAvxVnni,
+                                    Isa::kAvx512,   Isa::kAvx512Vnni, Isa::kAmx};  // fastest last
 
 const char* name_of(Isa isa);
 
@@ -17,8 +20,8 @@ bool is_supported(Isa isa);
 // std::invalid_argument where that name is unknown or not supported.
 Isa choose_isa();
 
-// The kernels for a supported `isa`. VNNI multiplies bytes: attention, in floats, is the same
-// without.
+// The kernels for a supported `isa`. VNNI and AMX multiply bytes: attention, in floats, is
+// the same without.
 AttendChunk kernel_for(Isa isa);
 const RowKernel& row_kernel_for(Isa isa);
 

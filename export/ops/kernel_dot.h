@@ -107,6 +107,12 @@ Ints add_dots(Ints sum, const uint8_t* inputs, const int8_t* weights, int64_t st
   return sum;
 }
 
+Ints load_ints(const int32_t* from) {
+  Ints value;
+  __builtin_memcpy(&value, from, sizeof(value));
+  return value;
+}
+
 // Nearest integers, ties to even; |x| below 2^22. Anything for NaN.
 Ints nearest(Floats x) {
   constexpr float kShifter = 0x1.8p+23f;  // adding it leaves the integer in the low bits

@@ -13,6 +13,9 @@
 
 #include "kernel_dot.h"
 #include "kernel_vectors.h"
+#if defined(__AMX_INT8__)
+#include "kernel_amx.h"
+#endif
 
 namespace crisp {
 namespace CRISP_ISA {
@@ -22,6 +25,11 @@ constexpr int kRowTile = CRISP_ROW_TILE;
 constexpr int kVectors = 2;  // of outputs in a panel
 constexpr int64_t kColumns = kVectors * kLanes;
 constexpr int64_t kLine = 64;  // of the cache
+#if defined(__AMX_INT8__)
+constexpr int64_t kTaskRows = kBlockRows;  // products are quick, and reading the weights is not
+#else
+constexpr int64_t kTaskRows = kBlockRows / 2;
+#endif
 static_assert(kColumns <= kMaxColumns, "outputs are not padded enough");
 
 constexpr int64_t padded(int64_t value, int64_t multiple) {
@@ -127,10 +135,11 @@ void quantise_row(const float* x, int64_t width, uint8_t* quantised, float* scal
 struct Rows {
   const LinearWeights& layer;
   const float* x;
-  int64_t x_stride;
+  int64_t count;
   Activation activation;
   float* y;
-  int64_t y_stride;
+  int64_t begin;  // columns of this call
+  int64_t end;
   const RowScratch& scratch;
   int64_t quantised_stride;
 };
@@ -141,110 +150,153 @@ void store_outputs(float* y, int64_t column, int64_t outputs, Floats value) {
   for (int64_t lane = 0; column + lane < outputs; ++lane) y[column + lane] = value[lane];
 }
 
-// `ahead` is what lies that many bytes further in the weights and is fetched meanwhile: the next
-// panel for the first tile of each, since the caches hold the weights of a layer at most.
-template <int kRows, bool kDeep>
-void multiply_tile(const Rows& rows, int64_t row, int64_t column, int64_t ahead) {
+// One vector of the outputs from `column` on, from sums of products.
+void finish(const Rows& rows, int64_t row, int64_t column, Floats sum) {
   const LinearWeights& layer = rows.layer;
-  Floats sums[kRows][kVectors];
-  if (layer.quantised) {
-    const int64_t inputs = padded(layer.inputs, kStep);
-    const int8_t* panel = static_cast<const int8_t*>(layer.panels) + column * inputs;
-    const uint8_t* x = rows.scratch.quantised + row * rows.quantised_stride;
-    Ints dots[kRows][kVectors] = {};
-    for (int64_t i = 0; i < inputs; i += kStep, panel += kStep * kColumns) {
-#pragma GCC unroll 8
-      for (int64_t line = 0; line < kStep * kColumns; line += kLine) {
-        __builtin_prefetch(panel + ahead + line, 0, 2);
-      }
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) {
-          dots[r][v] = add_dots<kDeep>(dots[r][v], x + r * rows.quantised_stride + i,
-                                       panel + v * kVectorBytes, kVectors * kVectorBytes);
-        }
-      }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const float scale = rows.scratch.scale[row + r];
-      const float zero_point = rows.scratch.zero_point[row + r];
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) {
-        const int64_t at = column + v * kLanes;
-        const Floats dot = __builtin_convertvector(dots[r][v], Floats);
-        sums[r][v] = (dot - zero_point * load(layer.weight_sum + at)) * scale;
-      }
-    }
-  } else {
-    const float* panel = static_cast<const float*>(layer.panels) + column * layer.inputs;
-    const float* x = rows.x + row * rows.x_stride;
-    Floats dots[kRows][kVectors] = {};
-    for (int64_t i = 0; i < layer.inputs; ++i, panel += kColumns) {
-      __builtin_prefetch(reinterpret_cast<const char*>(panel) + ahead, 0, 2);
-      Floats weights[kVectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) weights[v] = load(panel + v * kLanes);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        const float value = x[r * rows.x_stride + i];
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) dots[r][v] += value * weights[v];
-      }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sums[r][v] = dots[r][v];
-    }
-  }
+  Floats value = sum * load(layer.scale + column) + load(layer.bias + column);
+  if (rows.activation == Activation::kGelu) value = gelu(value);
+  store_outputs(rows.y + row * layer.outputs, column, layer.outputs, value);
+}
+
+void finish(const Rows& rows, int64_t row, int64_t column, Ints sum) {
+  const Floats dot = __builtin_convertvector(sum, Floats);
+  const Floats zero = rows.scratch.zero_point[row] * load(rows.layer.weight_sum + column);
+  finish(rows, row, column, (dot - zero) * rows.scratch.scale[row]);
+}
+
+template <int kRows, typename Sums>
+void finish_tile(const Rows& rows, int64_t row, int64_t column, const Sums& sums) {
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      const int64_t at = column + v * kLanes;
-      Floats value = sums[r][v] * load(layer.scale + at) + load(layer.bias + at);
-      if (rows.activation == Activation::kGelu) value = gelu(value);
-      store_outputs(rows.y + (row + r) * rows.y_stride, at, layer.outputs, value);
-    }
+    for (int v = 0; v < kVectors; ++v) finish(rows, row + r, column + v * kLanes, sums[r][v]);
   }
 }
 
-// The above for a number of rows that is known at run time only.
+// `ahead` is what lies that many bytes further in the weights and is fetched meanwhile: the next
+// panel for the first tile of each, since the caches hold the weights of a layer at most.
+template <int kRows, bool kDeep>
+void multiply_bytes(const Rows& rows, int64_t row, int64_t column, int64_t ahead) {
+  const int64_t inputs = rows.quantised_stride;
+  const int8_t* panel = static_cast<const int8_t*>(rows.layer.panels) + column * inputs;
+  const uint8_t* x = rows.scratch.quantised + row * inputs;
+  Ints dots[kRows][kVectors] = {};
+  for (int64_t i = 0; i < inputs; i += kStep, panel += kStep * kColumns) {
+#pragma GCC unroll 8
+    for (int64_t line = 0; line < kStep * kColumns; line += kLine) {
+      __builtin_prefetch(panel + ahead + line, 0, 2);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        dots[r][v] = add_dots<kDeep>(dots[r][v], x + r * inputs + i, panel + v * kVectorBytes,
+                                     kVectors * kVectorBytes);
+      }
+    }
+  }
+  finish_tile<kRows>(rows, row, column, dots);
+}
+
+template <int kRows>
+void multiply_floats(const Rows& rows, int64_t row, int64_t column, int64_t ahead) {
+  const int64_t inputs = rows.layer.inputs;
+  const float* panel = static_cast<const float*>(rows.layer.panels) + column * inputs;
+  const float* x = rows.x + row * inputs;
+  Floats dots[kRows][kVectors] = {};
+  for (int64_t i = 0; i < inputs; ++i, panel += kColumns) {
+    __builtin_prefetch(reinterpret_cast<const char*>(panel) + ahead, 0, 2);
+    Floats weights[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) weights[v] = load(panel + v * kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const float value = x[r * inputs + i];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) dots[r][v] += value * weights[v];
+    }
+  }
+  finish_tile<kRows>(rows, row, column, dots);
+}
+
+#if defined(__AMX_INT8__)
+// Whether a layer goes by AMX: else by VNNI, with the same result.
+bool has_tiles(const Rows& rows) {
+  return rows.layer.quantised && rows.quantised_stride % kTileBytes == 0;
+}
+
+void multiply_tiles(const Rows& rows) {
+  const int64_t count = rows.count;
+  const int64_t inputs = rows.quantised_stride;
+  const int8_t* const panels = static_cast<const int8_t*>(rows.layer.panels);
+  const Tiles tiles(count);
+  PanelSums sums[2];  // of the panel that is multiplied, and of the one before it
+  const auto finish_rows = [&](int64_t begin, int64_t end, int64_t column, const PanelSums& of) {
+    for (int64_t row = begin; row < end; ++row) {
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < kVectors; ++v) {
+        Ints sum = load_ints(of.sum[row] + v * kLanes);
+        if (tiles.has_two_chains()) sum += load_ints(of.sum[row + kTileRows] + v * kLanes);
+        finish(rows, row, column + v * kLanes, sum);
+      }
+    }
+  };
+  int64_t column = rows.begin;
+  for (int turn = 0; column < rows.end; column += kColumns, turn ^= 1) {
+    const bool is_last = column + kColumns >= rows.end;
+    const int64_t ahead = is_last ? 0 : kColumns * inputs;
+    tiles.multiply(rows.scratch.quantised, inputs, panels + column * inputs, ahead, sums[turn],
+                   [&](int64_t step, int64_t steps) {
+                     if (column == rows.begin) return;
+                     finish_rows(count * step / steps, count * (step + 1) / steps,
+                                 column - kColumns, sums[turn ^ 1]);
+                   });
+    if (is_last) finish_rows(0, count, column, sums[turn]);
+  }
+}
+#endif
+
+// Either of the two, for a number of rows that is known at run time only.
 template <int kRows = kRowTile>
 void multiply_tile(int64_t count, const Rows& rows, int64_t row, int64_t column, int64_t ahead) {
   if constexpr (kRows > 1) {
     if (count < kRows) return multiply_tile<kRows - 1>(count, rows, row, column, ahead);
   }
   const LinearWeights& layer = rows.layer;
-  if (kHasDepth && layer.quantised && !layer.deep[column / kColumns]) {
-    return multiply_tile<kRows, false>(rows, row, column, ahead);
+  if (!layer.quantised) return multiply_floats<kRows>(rows, row, column, ahead);
+  if (kHasDepth && !layer.deep[column / kColumns]) {
+    return multiply_bytes<kRows, false>(rows, row, column, ahead);
   }
-  multiply_tile<kRows, true>(rows, row, column, ahead);
+  multiply_bytes<kRows, true>(rows, row, column, ahead);
 }
 
-void linear(const LinearWeights& layer, const float* x, int64_t x_stride, int64_t count,
-            Activation activation, float* y, int64_t y_stride, const RowScratch& scratch) {
-  const Rows rows = {layer, x,        x_stride, activation,
-                     y,     y_stride, scratch,  padded(layer.inputs, kStep)};
-  if (layer.quantised) {
-    for (int64_t row = 0; row < count; ++row) {
-      quantise_row(x + row * x_stride, layer.inputs,
-                   scratch.quantised + row * rows.quantised_stride, scratch.scale + row,
-                   scratch.zero_point + row);
-    }
+void quantise(const LinearWeights& layer, const float* x, int64_t begin, int64_t end,
+              const RowScratch& scratch) {
+  if (!layer.quantised) return;
+  const int64_t stride = padded(layer.inputs, kStep);
+  for (int64_t row = begin; row < end; ++row) {
+    quantise_row(x + row * layer.inputs, layer.inputs, scratch.quantised + row * stride,
+                 scratch.scale + row, scratch.zero_point + row);
   }
+}
+
+void multiply(const LinearWeights& layer, const float* x, int64_t count, Activation activation,
+              float* y, int64_t begin, int64_t end, const RowScratch& scratch) {
+  const Rows rows = {
+      layer, x, count, activation, y, begin, end, scratch, padded(layer.inputs, kStep)};
+#if defined(__AMX_INT8__)
+  if (has_tiles(rows)) return multiply_tiles(rows);
+#endif
   // Tiles of like size: 13 rows are 5 + 4 + 4 rather than 6 + 6 + 1.
   const int64_t tiles = (count + kRowTile - 1) / kRowTile;
   const int64_t panel_bytes =
       kColumns * (layer.quantised ? rows.quantised_stride : layer.inputs * int64_t{sizeof(float)});
-  for (int64_t column = 0; column < layer.outputs; column += kColumns) {
-    const bool is_last = column + kColumns >= layer.outputs;
+  for (int64_t column = begin; column < end; column += kColumns) {
+    const bool is_last = column + kColumns >= end;
     for (int64_t tile = 0; tile < tiles; ++tile) {
-      const int64_t begin = count * tile / tiles;
-      const int64_t end = count * (tile + 1) / tiles;
-      multiply_tile(end - begin, rows, begin, column, tile == 0 && !is_last ? panel_bytes : 0);
+      const int64_t first = count * tile / tiles;
+      const int64_t past = count * (tile + 1) / tiles;
+      multiply_tile(past - first, rows, first, column, tile == 0 && !is_last ? panel_bytes : 0);
     }
   }
 }
@@ -271,7 +323,7 @@ void embed(const EmbeddingRow& word, const EmbeddingRow& position, int64_t width
 
 }  // namespace
 
-extern const RowKernel kRowKernel = {kColumns, linear, add_and_norm, embed};
+extern const RowKernel kRowKernel = {kColumns, kTaskRows, quantise, multiply, add_and_norm, embed};
 
 }  // namespace CRISP_ISA
 }  // namespace crisp

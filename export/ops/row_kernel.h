@@ -53,11 +53,18 @@ struct RowScratch {
 
 // What rows.cc calls; at most kBlockRows rows at a time.
 struct RowKernel {
-  int64_t columns;  // outputs in a panel
+  int64_t columns;    // outputs in a panel
+  int64_t task_rows;  // rows that a task had best have, where there are enough for all threads
 
-  // y [rows][y_stride] = activation(x [rows][x_stride] · W + b), columns [0, outputs).
-  void (*linear)(const LinearWeights& layer, const float* x, int64_t x_stride, int64_t rows,
-                 Activation activation, float* y, int64_t y_stride, const RowScratch& scratch);
+  // Rows [begin, end) of x [rows][inputs] into the scratch memory, for multiply(); of a layer of
+  // floats nothing.
+  void (*quantise)(const LinearWeights& layer, const float* x, int64_t begin, int64_t end,
+                   const RowScratch& scratch);
+
+  // y [rows][outputs] = activation(x · W + b), columns [begin, end), of which begin is a multiple
+  // of `columns`, and end as well or all of them.
+  void (*multiply)(const LinearWeights& layer, const float* x, int64_t rows, Activation activation,
+                   float* y, int64_t begin, int64_t end, const RowScratch& scratch);
 
   // y = LayerNorm(first + second), all [rows][width]; y may be one of the others.
   void (*add_and_norm)(const float* first, const float* second, int64_t rows, int64_t width,
@@ -81,6 +88,9 @@ namespace avx512 {
 extern const RowKernel kRowKernel;
 }
 namespace avx512vnni {
+extern const RowKernel kRowKernel;
+}
+namespace amx {
 extern const RowKernel kRowKernel;
 }
 

@@ -14,11 +14,19 @@
 #include <string_view>
 #include <thread>
 
+#include "team.h"
+
 namespace crisp {
 namespace {
 
-constexpr int64_t kGoodRows = 16;   // of a task: few enough that threads end together
+constexpr int64_t kMostInTeam = 4;           // threads: more would wait for each other too often
+constexpr int64_t kFewestWeights = 1 << 18;  // to share: some ten microseconds of reading them
 constexpr int64_t kFewestRows = 6;  // of a task: a full tile, since each reads all the weights
+
+int64_t processors() {
+  static const int64_t count = std::max(1u, std::thread::hardware_concurrency());
+  return count;
+}
 
 Aligned allocate(int64_t bytes) {
   void* memory =
@@ -64,12 +72,12 @@ RowScratch scratch_in(std::byte* memory, const Widths& widths) {
 // Calls body(first row, number of rows, scratch) for blocks of at most kBlockRows that are even
 // shares for the processors there are. Which they are changes no result.
 template <typename Body>
-void for_blocks(int64_t rows, const Widths& widths, const ParallelFor& parallel_for,
-                const Body& body) {
+void for_blocks(const RowKernel& kernel, int64_t rows, const Widths& widths,
+                const ParallelFor& parallel_for, const Body& body) {
   if (rows == 0) return;
-  static const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
-  const int64_t turns = (rows + processors * kGoodRows - 1) / (processors * kGoodRows);
-  const int64_t shares = processors * turns;
+  const int64_t in_a_turn = processors() * kernel.task_rows;
+  const int64_t turns = (rows + in_a_turn - 1) / in_a_turn;
+  const int64_t shares = processors() * turns;
   const int64_t size = std::max(std::min(kFewestRows, rows), (rows + shares - 1) / shares);
   const int64_t blocks = (rows + size - 1) / size;
   std::atomic<bool> out_of_memory{false};
@@ -88,6 +96,48 @@ void for_blocks(int64_t rows, const Widths& widths, const ParallelFor& parallel_
     parallel_for(static_cast<size_t>(blocks), task);
   }
   if (out_of_memory) throw std::bad_alloc();
+}
+
+// The same where all threads may share few rows, which they do weight by weight: each reads a part
+// of the weights, and these are what takes the time. Calls body(member, first row, number of rows,
+// scratch), where member is of a Team or alone; `weights` is how many there are.
+template <typename Body>
+void for_blocks_in_steps(const RowKernel& kernel, int64_t rows, int64_t weights,
+                         const Widths& widths, const ParallelFor& parallel_for, const Body& body) {
+  const int64_t threads = std::min(processors(), kMostInTeam);
+  if (rows == 0 || rows > kBlockRows || weights < kFewestWeights || threads == 1) {
+    return for_blocks(kernel, rows, widths, parallel_for,
+                      [&](int64_t begin, int64_t count, const RowScratch& scratch) {
+                        Team::Alone alone;
+                        body(alone, begin, count, scratch);
+                      });
+  }
+  std::byte* memory = thread_memory(bytes_of(widths));
+  if (memory == nullptr) throw std::bad_alloc();
+  Team team(threads);
+  parallel_for(static_cast<size_t>(threads), [&](size_t) {
+    Team::Member member(team);
+    body(member, 0, rows, scratch_in(memory, widths));
+  });
+}
+
+// Rows of a step that each thread has one part of, and columns, of which a thread that comes late
+// finds some left.
+template <typename Member>
+int64_t share_of_rows(const Member& member, int64_t rows) {
+  return (rows + member.threads() - 1) / member.threads();
+}
+
+template <typename Member>
+void multiply_step(Member& member, const RowKernel& kernel, const LinearWeights& layer,
+                   const float* x, int64_t rows, Activation activation, float* y,
+                   const RowScratch& scratch) {
+  constexpr int64_t kParts = 3;
+  const int64_t parts = kParts * member.threads();
+  const int64_t columns = round_up((layer.outputs + parts - 1) / parts, kernel.columns);
+  member.step(layer.outputs, columns, [&](int64_t begin, int64_t end) {
+    kernel.multiply(layer, x, rows, activation, y, begin, end, scratch);
+  });
 }
 
 // For each panel of int8 weights, whether 16 bits hold what any inputs add up to over a step in the
@@ -195,12 +245,16 @@ size_t PackedLinear::hash() const {
 void linear(const RowKernel& kernel, const PackedLinear& layer, const float* x, int64_t rows,
             float* y, const ParallelFor& parallel_for) {
   const LinearWeights& weights = layer.weights();
-  for_blocks(rows, {weights.inputs, 0, 0}, parallel_for,
-             [&](int64_t begin, int64_t count, const RowScratch& scratch) {
-               kernel.linear(weights, x + begin * weights.inputs, weights.inputs, count,
-                             Activation::kNone, y + begin * weights.outputs, weights.outputs,
-                             scratch);
-             });
+  const auto block = [&](auto& member, int64_t begin, int64_t count, const RowScratch& scratch) {
+    const float* const from = x + begin * weights.inputs;
+    member.step(count, share_of_rows(member, count), [&](int64_t first, int64_t past) {
+      kernel.quantise(weights, from, first, past, scratch);
+    });
+    multiply_step(member, kernel, weights, from, count, Activation::kNone,
+                  y + begin * weights.outputs, scratch);
+  };
+  for_blocks_in_steps(kernel, rows, weights.inputs * weights.outputs, {weights.inputs, 0, 0},
+                      parallel_for, block);
 }
 
 void post_attention(const RowKernel& kernel, const PostAttentionWeights& weights,
@@ -209,27 +263,42 @@ void post_attention(const RowKernel& kernel, const PostAttentionWeights& weights
   const LinearWeights& out = weights.out->weights();
   const LinearWeights& inner = weights.inner->weights();
   const LinearWeights& outer = weights.outer->weights();
+  const LinearWeights* const next = weights.qkv == nullptr ? nullptr : &weights.qkv->weights();
   const int64_t width = out.outputs;
   const int64_t wide = inner.outputs;
   const NormWeights attended = weights.attended.weights();
   const NormWeights last = weights.output.weights();
-  const auto block = [&](int64_t begin, int64_t count, const RowScratch& scratch) {
-    const int64_t at = begin * width;
-    float* const sum = output + at;
-    kernel.linear(out, context + begin * out.inputs, out.inputs, count, Activation::kNone,
-                  scratch.narrow, width, scratch);
-    kernel.add_and_norm(scratch.narrow, hidden + at, count, width, attended, sum);
-    kernel.linear(inner, sum, width, count, Activation::kGelu, scratch.wide, wide, scratch);
-    kernel.linear(outer, scratch.wide, wide, count, Activation::kNone, scratch.narrow, width,
+  const auto block = [&](auto& member, int64_t begin, int64_t count, const RowScratch& scratch) {
+    const float* const from = context + begin * out.inputs;
+    const float* const residual = hidden + begin * width;
+    float* const sum = output + begin * width;
+    const int64_t share = share_of_rows(member, count);
+    member.step(count, share, [&](int64_t first, int64_t past) {
+      kernel.quantise(out, from, first, past, scratch);
+    });
+    multiply_step(member, kernel, out, from, count, Activation::kNone, scratch.narrow, scratch);
+    member.step(count, share, [&](int64_t first, int64_t past) {
+      kernel.add_and_norm(scratch.narrow + first * width, residual + first * width, past - first,
+                          width, attended, sum + first * width);
+      kernel.quantise(inner, sum, first, past, scratch);
+    });
+    multiply_step(member, kernel, inner, sum, count, Activation::kGelu, scratch.wide, scratch);
+    member.step(count, share, [&](int64_t first, int64_t past) {
+      kernel.quantise(outer, scratch.wide, first, past, scratch);
+    });
+    multiply_step(member, kernel, outer, scratch.wide, count, Activation::kNone, scratch.narrow,
                   scratch);
-    kernel.add_and_norm(scratch.narrow, sum, count, width, last, sum);
-    if (weights.qkv != nullptr) {
-      const LinearWeights& next = weights.qkv->weights();
-      kernel.linear(next, sum, width, count, Activation::kNone, qkv + begin * next.outputs,
-                    next.outputs, scratch);
-    }
+    member.step(count, share, [&](int64_t first, int64_t past) {
+      float* const own = sum + first * width;
+      kernel.add_and_norm(scratch.narrow + first * width, own, past - first, width, last, own);
+      if (next != nullptr) kernel.quantise(*next, sum, first, past, scratch);
+    });
+    if (next == nullptr) return;
+    multiply_step(member, kernel, *next, sum, count, Activation::kNone, qkv + begin * next->outputs,
+                  scratch);
   };
-  for_blocks(rows, {std::max({out.inputs, width, wide}), wide, width}, parallel_for, block);
+  for_blocks_in_steps(kernel, rows, out.inputs * width + 2 * width * wide,
+                      {std::max({out.inputs, width, wide}), wide, width}, parallel_for, block);
 }
 
 void embed(const RowKernel& kernel, const EmbeddingTable& words, const EmbeddingTable& positions,
@@ -264,7 +333,7 @@ void embed(const RowKernel& kernel, const EmbeddingTable& words, const Embedding
                    norm.weights(), hidden + token * width);
     }
   };
-  for_blocks(tokens, {}, parallel_for, block);
+  for_blocks(kernel, tokens, {}, parallel_for, block);
 }
 
 }  // namespace crisp

@@ -120,7 +120,12 @@ def test_files_that_are_no_models_are_reported(tmp_path: Path) -> None:
 def _lacking() -> str | None:
     """An instruction set that the library knows and this processor has not, if there is one."""
     flags = set(environment()["instruction_sets"])
-    needed = {"avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni", "avx512": "avx512f"}
+    needed = {
+        "amx": "amx_int8",
+        "avx512vnni": "avx512_vnni",
+        "avxvnni": "avx_vnni",
+        "avx512": "avx512f",
+    }
     return next((name for name, flag in needed.items() if flag not in flags), None)
 
 

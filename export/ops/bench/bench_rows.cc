@@ -26,6 +26,7 @@ constexpr int kLayers = 6;
 constexpr double kProducts = kHidden * (4.0 * kHidden + 2.0 * kInner);  // a token and layer
 
 double products_per_float(Isa isa) {
+  if (isa == Isa::kAmx) return 32;
   if (isa == Isa::kAvx512Vnni || isa == Isa::kAvxVnni) return 4;
   return isa == Isa::kBaseline ? 1 : 3.2;
 }

@@ -219,8 +219,7 @@ std::string text_of(const Problem& problem) {
 
 std::vector<Isa> supported_isas() {
   std::vector<Isa> isas;
-  for (const Isa isa :
-       {Isa::kBaseline, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512, Isa::kAvx512Vnni}) {
+  for (const Isa isa : kEveryIsa) {
     if (is_supported(isa)) isas.push_back(isa);
   }
   return isas;

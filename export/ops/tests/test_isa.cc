@@ -21,8 +21,7 @@ TEST_CASE("the fastest supported instruction set is chosen") {
 }
 
 TEST_CASE("CRISP_ISA forces one") {
-  for (const Isa isa :
-       {Isa::kBaseline, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512, Isa::kAvx512Vnni}) {
+  for (const Isa isa : kEveryIsa) {
     const Environment forced(name_of(isa));
     if (is_supported(isa)) {
       CHECK(choose_isa() == isa);

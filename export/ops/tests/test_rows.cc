@@ -1,11 +1,13 @@
 // The row operators: every kernel against plain loops, and the kernels against each other.
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "doctest/doctest.h"
@@ -29,8 +31,7 @@ struct Named {
 
 std::vector<Named> kernels() {
   std::vector<Named> found = {{"emulated", &emulated::kRowKernel}};
-  for (const Isa isa :
-       {Isa::kBaseline, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512, Isa::kAvx512Vnni}) {
+  for (const Isa isa : kEveryIsa) {
     if (is_supported(isa)) found.push_back({name_of(isa), &row_kernel_for(isa)});
   }
   return found;
@@ -206,6 +207,40 @@ TEST_CASE("sums of bytes are exact at their extremes") {
   }
 }
 
+TEST_CASE("whole tiles of bytes: exact for every number of rows, of steps and of outputs") {
+  std::mt19937 random(7);
+  std::uniform_int_distribution<int> digit(0, 127);
+  for (const int64_t inputs : {64, 128, 192, 320}) {
+    for (const int64_t outputs : {3, 32, 41, 96}) {
+      Layer layer = random_layer(random, inputs, outputs);
+      std::fill(layer.scale.begin(), layer.scale.end(), 1.0f);
+      std::fill(layer.bias.begin(), layer.bias.end(), 0.0f);
+      for (const int64_t rows : {1, 2, 15, 16, 17, 31, 32, 33, 70}) {
+        Floats x(rows * inputs);
+        for (float& value : x) value = static_cast<float>(digit(random));
+        for (int64_t row = 0; row < rows; ++row) x[row * inputs] = 127;  // so that the step is 1
+        Floats expected;
+        for (int64_t row = 0; row < rows; ++row) {
+          for (int64_t j = 0; j < outputs; ++j) {
+            int64_t sum = 0;
+            for (int64_t i = 0; i < inputs; ++i) {
+              sum += static_cast<int64_t>(x[row * inputs + i]) * layer.bytes[i * outputs + j];
+            }
+            expected.push_back(static_cast<float>(sum));
+          }
+        }
+        for (const Named& one : kernels()) {
+          CAPTURE(one.name);
+          CAPTURE(inputs);
+          CAPTURE(outputs);
+          CAPTURE(rows);
+          CHECK(run_linear(*one.kernel, layer, x, rows, true) == expected);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("sums of bytes are exact where 16 bits just hold them, and where they just do not") {
   // Eight products share a sum of 16 bits: 127 · 258 = 32,766 fits, 127 · 259 does not. Panels have
   // different numbers of columns: each limit gets a layer of its own, and one has both.
@@ -249,8 +284,8 @@ TEST_CASE("gelu is that of the error function") {
     CAPTURE(one.name);
     Floats found(outputs);
     const std::unique_ptr<PackedLinear> packed = layer.packed(*one.kernel, false);
-    one.kernel->linear(packed->weights(), &zero, 1, 1, Activation::kGelu, found.data(), outputs,
-                       RowScratch{});
+    one.kernel->multiply(packed->weights(), &zero, 1, Activation::kGelu, found.data(), 0, outputs,
+                         RowScratch{});
     for (int64_t j = 0; j < outputs; ++j) {
       const double x = layer.bias[j];
       CHECK(std::abs(found[j] - error_function_gelu(x)) < 2e-6 * std::max(1.0, std::abs(x)));
@@ -272,10 +307,9 @@ TEST_CASE("every kernel computes the same, but for rounding") {
   }
 }
 
-TEST_CASE("post_attention is what a layer does, and a row depends on itself alone") {
+// `hidden`, `inner`: whole tiles of AMX, or not.
+void check_post_attention(int64_t hidden, int64_t inner) {
   std::mt19937 random(4);
-  const int64_t hidden = 48;
-  const int64_t inner = 100;
   const Layer out = random_layer(random, hidden, hidden);
   const Layer first = random_layer(random, hidden, inner);
   const Layer second = random_layer(random, inner, hidden);
@@ -318,6 +352,58 @@ TEST_CASE("post_attention is what a layer does, and a row depends on itself alon
                        kOneAfterTheOther);
         CHECK(std::memcmp(alone.data(), output.data() + row * hidden, hidden * 4) == 0);
         CHECK(std::memcmp(alone_qkv.data(), qkv.data() + 3 * row * hidden, 3 * hidden * 4) == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("post_attention is what a layer does, and a row depends on itself alone") {
+  check_post_attention(48, 100);
+  check_post_attention(64, 192);
+}
+
+// Every task on a thread of its own; some come late, and find work left or none.
+const ParallelFor kThreads = [](size_t tasks, const std::function<void(size_t)>& task) {
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < tasks; ++i) {
+    threads.emplace_back([&task, i] {
+      std::this_thread::sleep_for(std::chrono::microseconds(i * 30));
+      task(i);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+};
+
+TEST_CASE("threads that share few rows compute what one computes, to the last bit") {
+  std::mt19937 random(6);
+  const int64_t hidden = 128;
+  const int64_t inner = 1024;
+  const Layer out = random_layer(random, hidden, hidden);
+  const Layer first = random_layer(random, hidden, inner);
+  const Layer second = random_layer(random, inner, hidden);
+  const Layer next = random_layer(random, hidden, 3 * hidden);
+  const LayerNorm norm = {random_rows(random, hidden), random_rows(random, hidden), 1e-12f};
+  const Floats context = random_rows(random, 33 * hidden);
+  for (const Named& one : kernels()) {
+    for (const bool quantised : {false, true}) {
+      PostAttentionWeights weights;
+      weights.out = out.packed(*one.kernel, quantised);
+      weights.inner = first.packed(*one.kernel, quantised);
+      weights.outer = second.packed(*one.kernel, quantised);
+      weights.qkv = next.packed(*one.kernel, quantised);
+      weights.attended = norm;
+      weights.output = norm;
+      for (const int64_t rows : {1, 2, 13, 32, 33}) {
+        CAPTURE(one.name);
+        CAPTURE(rows);
+        const auto run = [&](const ParallelFor& parallel_for) {
+          Floats found(4 * rows * hidden);
+          post_attention(*one.kernel, weights, context.data(), context.data(), rows, found.data(),
+                         found.data() + rows * hidden, parallel_for);
+          return found;
+        };
+        const Floats expected = run(kOneAfterTheOther);
+        for (int turn = 0; turn < 5; ++turn) CHECK(run(kThreads) == expected);
       }
     }
   }
