@@ -139,7 +139,9 @@ def _build(
         held_out = [ids for encodings in encoded for ids in encodings.input_ids]
         expected = onnx_logits(file, sample + held_out, progress="fp32")
         onnx.save(quantize(graph) if precision == "int8" else to_half(graph), file)
-        found = onnx_logits(file, sample + held_out, progress=precision, library=library)
+        found = onnx_logits(
+            file, sample + held_out, progress=precision, library=library, precision=precision
+        )
         parity |= disagreement(expected, found, precision, calibration=len(sample))
     _save_tokenizer(tokenizer, folder / TOKENIZER_FILE)
     settings = record.settings
@@ -162,7 +164,7 @@ def _build(
             },
         ),
         measured=tuple(
-            _measure(file, library, *pair) for pair in zip(measured, encoded, strict=True)
+            _measure(file, precision, library, *pair) for pair in zip(measured, encoded, strict=True)
         ),
         parity=parity,
         operators=operators_of(graph),
@@ -193,10 +195,14 @@ def _some(texts: LabelledTexts, count: int) -> LabelledTexts:
 
 
 def _measure(
-    file: Path, library: OpLibrary, texts: LabelledTexts, encodings: Encodings
+    file: Path, precision: Precision, library: OpLibrary, texts: LabelledTexts, encodings: Encodings
 ) -> Measurement:
     logits = onnx_logits(
-        file, encodings.input_ids, progress=f"accuracy on {texts.name}", library=library
+        file,
+        encodings.input_ids,
+        progress=f"accuracy on {texts.name}",
+        library=library,
+        precision=precision,
     )
     correct = int((logits.argmax(axis=1) == np.asarray(encodings.labels)).sum())
     interval = wilson_interval(correct, len(texts))

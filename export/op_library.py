@@ -78,16 +78,17 @@ def make_session(
     threads: int | None = None,
     library: OpLibrary | None = None,
     profile: Path | None = None,
+    precision: str = "fp32",
 ) -> onnxruntime.InferenceSession:
     """Opens `model` on the device of `library`, with the compiled operators where that has them.
 
     `threads` is the number of threads that one call may use, by default that of the processors that
     this process may run on; `library` defaults to `find_op_library()`. `profile` is what the name
-    of a file starts with into which ONNX Runtime writes the time of every node. Raises
-    ModelFolderError where ONNX Runtime refuses the file.
+    of a file starts with into which ONNX Runtime writes the time of every node; `precision` is as
+    for `session_options`. Raises ModelFolderError where ONNX Runtime refuses the file.
     """
     found = find_op_library() if library is None else library
-    options = session_options(threads)
+    options = session_options(threads, precision=precision)
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
@@ -95,15 +96,21 @@ def make_session(
 
 
 def session_options(
-    threads: int | None = None, *, spinning: bool = False
+    threads: int | None = None, *, precision: str = "fp32", spinning: bool = False
 ) -> onnxruntime.SessionOptions:
-    """The options of `make_session`, chosen by what `export.bench.session_options` measures."""
+    """The options of `make_session`, chosen by what `export.bench.session_options` measures.
+
+    `precision` is that of the weights: beside int8 ones, attention may round as well, and
+    multiplies in bfloat16 where the processor has AMX.
+    """
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or processors()
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what it logs as an error it raises too: one line is enough
+    if precision == "int8":
+        options.add_session_config_entry("crisp.bf16", "1")
     # Spinning threads starve each other, and everything else, on a shared host.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     return options

@@ -28,7 +28,12 @@ def outcomes(folder: ModelFolder, texts: LabelledTexts) -> NDArray[np.bool_]:
     tokenizer.no_padding()
     tokenizer.enable_truncation(folder.manifest.max_tokens)
     encodings = tokenizer.encode_batch([example.text for example in texts.examples])
-    logits = onnx_logits(folder.model, [e.ids for e in encodings], progress=texts.name)
+    logits = onnx_logits(
+        folder.model,
+        [e.ids for e in encodings],
+        progress=texts.name,
+        precision=folder.manifest.precision,
+    )
     labels = np.array([example.label for example in texts.examples])
     right: NDArray[np.bool_] = logits.argmax(axis=1) == labels
     return right

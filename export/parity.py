@@ -33,10 +33,11 @@ def onnx_logits(
     *,
     progress: str | None = None,
     library: OpLibrary | None = None,
+    precision: str = "fp32",
 ) -> NDArray[np.float32]:
     """Logits float32 [N, C] of token sequences, in their order, computed in packs of some 4,096
-    tokens of texts of like length."""
-    session = make_session(model, library=library)
+    tokens of texts of like length. `library`, `precision`: as for `make_session`."""
+    session = make_session(model, library=library, precision=precision)
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     rows: dict[int, NDArray[np.float32]] = {}
     with tqdm(total=len(order), desc=progress, unit="text", disable=progress is None) as bar:

@@ -102,7 +102,12 @@ class Engine:
             PACK_TOKENS if self.library.available else PACK_TOKENS_FALLBACK
         )
         self._tokenizer = _tokenizer(folder)
-        self._session = make_session(folder.model, threads=threads, library=self.library)
+        self._session = make_session(
+            folder.model,
+            threads=threads,
+            library=self.library,
+            precision=folder.manifest.precision,
+        )
         self._share = Share(self.library, threads or processors())
         inputs = {node.name for node in self._session.get_inputs()}
         outputs = {node.name for node in self._session.get_outputs()}

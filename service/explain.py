@@ -95,7 +95,9 @@ class ExplainedModel:
         with self._opening:
             if self._opened is None:
                 graph = explained_graph(self._model())
-                options = session_options(threads=1)  # who wants a prediction comes first
+                options = session_options(  # one thread: who wants a prediction comes first
+                    threads=1, precision=self._folder.manifest.precision
+                )
                 options.enable_cpu_mem_arena = False  # it would keep the memory of the longest text
                 session = open_session(
                     self._folder.model, options, self._library, content=graph.model

@@ -177,7 +177,11 @@ def _engine(
         place = Path(mkdtemp(prefix="engine-", dir=options.temporary))
         measured = extended_folder(folder, place / manifest.name, options.longest)
     session = partial(
-        make_session, measured.model, threads=options.threads, library=options.library
+        make_session,
+        measured.model,
+        threads=options.threads,
+        library=options.library,
+        precision=manifest.precision,
     )
     run = runner_of(session())
     if same is not None:

@@ -50,7 +50,8 @@ bool is_supported(Isa isa) {
   switch (isa) {
     case Isa::kAmx:
       return is_supported(Isa::kAvx512Vnni) && __builtin_cpu_supports("amx-tile") &&
-             __builtin_cpu_supports("amx-int8") && may_use_tiles();
+             __builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") &&
+             __builtin_cpu_supports("avx512bf16") && may_use_tiles();
     case Isa::kAvx512Vnni:
       return is_supported(Isa::kAvx512) && __builtin_cpu_supports("avx512vnni");
     case Isa::kAvx512:
@@ -87,9 +88,8 @@ Isa choose_isa() {
 
 AttendChunk kernel_for(Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Vnni || isa == Isa::kAmx) {
-    return avx512::attend_chunk;
-  }
+  if (isa == Isa::kAmx) return amx::attend_chunk;
+  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Vnni) return avx512::attend_chunk;
   if (isa == Isa::kAvx2 || isa == Isa::kAvxVnni) return avx2::attend_chunk;
 #else
   (void)isa;

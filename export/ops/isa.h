@@ -20,8 +20,7 @@ bool is_supported(Isa isa);
 // std::invalid_argument where that name is unknown or not supported.
 Isa choose_isa();
 
-// The kernels for a supported `isa`. VNNI and AMX multiply bytes: attention, in floats, is
-// the same without.
+// The kernels for a supported `isa`. VNNI multiplies bytes: attention is the same without.
 AttendChunk kernel_for(Isa isa);
 const RowKernel& row_kernel_for(Isa isa);
 

@@ -12,6 +12,7 @@
 //   scores      a panel at a time, rows x two vectors in registers
 //   softmax     a row at a time: threshold of top-k, exp, sum
 //   context     numerators x values, again rows x two vectors in registers
+// or, by AMX and where the operands allow to round, the same in tiles of bfloat16 (kernel_bf16.h).
 #include "kernel.h"
 
 #include <stdint.h>
@@ -21,14 +22,24 @@
 #include "kernel_panels.h"
 #include "kernel_tile.h"
 #include "kernel_vectors.h"
+#if defined(__AMX_BF16__)
+#include "kernel_bf16.h"
+#endif
 
 namespace crisp {
 namespace CRISP_ISA {
 namespace {
 
+#if defined(__AMX_BF16__)
+constexpr int64_t kMostRows = kTileHeight;
+#else
+constexpr int64_t kMostRows = kTileRows;
+#endif
+
 // The parts of a chunk's scratch memory, for one sequence and head.
 struct Workspace {
   Packed packed;
+  bool bf16;  // keys and values are packed as such
   Blocks blocks;
   Panels everything;  // every panel of the sequence
   Panels some;        // those that one tile looks at, where it isn't all
@@ -50,9 +61,9 @@ Workspace lay_out(float* memory, const QueryRows& rows, int64_t head_size) {
   work.packed.value_stride = round_up(head_size, kPanel);
   work.packed.keys = take(keys * head_size);
   work.packed.values = take(keys * work.packed.value_stride);
-  work.scores = take(keys * kTileRows);
+  work.scores = take(keys * kMostRows);
   work.row_scores = take(keys);
-  work.sums = take(kTileRows * work.packed.value_stride);
+  work.sums = take(kMostRows * work.packed.value_stride);
   Panels* const lists[] = {&work.everything, &work.some};
   for (Panels* const panels : lists) {
     panels->number = take_ints(keys / kPanel);
@@ -65,14 +76,34 @@ Workspace lay_out(float* memory, const QueryRows& rows, int64_t head_size) {
   return work;
 }
 
-// The rows of one tile: as many as fit the registers, evenly spread, all of one query block, and
-// [CLS] by itself where its row sees more than the rest of its block.
-int64_t tile_rows(const QueryRows& rows, bool chooses, int64_t size, int64_t row) {
+// The rows of one tile: at most `most`, evenly spread, all of one query block, and [CLS] by itself
+// where its row sees more than the rest of its block.
+int64_t tile_rows(const QueryRows& rows, bool chooses, int64_t size, int64_t row, int64_t most) {
   int64_t left = rows.row_end - row;
   if (chooses && row == 0) return 1;
   if (chooses) left = left < size - row % size ? left : size - row % size;
-  const int64_t tiles = (left + kTileRows - 1) / kTileRows;
+  const int64_t tiles = (left + most - 1) / most;
   return (left + tiles - 1) / tiles;
+}
+
+// Packs one sequence and head for the kernel that it goes by: that of bfloat16, where the operands
+// allow it and all values are finite (0 x inf would be NaN), or that of floats.
+void pack(const Operands& operands, const float* keys, const QueryRows& rows, Workspace& work) {
+  const int64_t head_size = operands.head_size;
+  const int64_t hidden = operands.num_heads * head_size;
+  const float* values = keys + hidden;
+#if defined(__AMX_BF16__)
+  work.bf16 = operands.bf16 && has_tiles(head_size) &&
+              pack_values_bf16(values, 3 * hidden, rows.length, head_size,
+                               reinterpret_cast<uint16_t*>(work.packed.values));
+  if (work.bf16) {
+    return pack_keys_bf16(keys, 3 * hidden, rows.length, head_size,
+                          reinterpret_cast<uint16_t*>(work.packed.keys));
+  }
+#endif
+  pack_panels(keys, 3 * hidden, rows.length, head_size, work.packed.keys);
+  work.packed.values_finite = pack_rows(values, 3 * hidden, rows.length, head_size,
+                                        work.packed.values, work.packed.value_stride);
 }
 
 void attend_rows(const Operands& operands, const Chunk& chunk, const QueryRows& rows,
@@ -95,7 +126,7 @@ void attend_rows(const Operands& operands, const Chunk& chunk, const QueryRows& 
   int64_t chosen_for = -1;
   int64_t count = 0;
   for (int64_t row = rows.row_begin; row < rows.row_end; row += count) {
-    count = tile_rows(rows, chooses, pattern.size, row);
+    count = tile_rows(rows, chooses, pattern.size, row, work.bf16 ? kMostRows : kTileRows);
     if (local) {
       for (int64_t i = 0; i < count; ++i) {
         sight.by_position[i] = visible_keys(pattern, row + i, rows.length);
@@ -127,6 +158,12 @@ void attend_rows(const Operands& operands, const Chunk& chunk, const QueryRows& 
                        work.scores,
                        work.row_scores,
                        work.sums};
+#if defined(__AMX_BF16__)
+    if (work.bf16) {
+      attend_tile_bf16(tile, count);
+      continue;
+    }
+#endif
     attend_tile(tile, count);
   }
 }
@@ -145,9 +182,7 @@ void attend_chunk(const Operands& operands, const Chunk& chunk) {
       work = lay_out(chunk.scratch, rows, head_size);
       const float* keys =
           operands.qkv + rows.first_token * 3 * hidden + hidden + rows.head * head_size;
-      pack_panels(keys, 3 * hidden, rows.length, head_size, work.packed.keys);
-      work.packed.values_finite = pack_rows(keys + hidden, 3 * hidden, rows.length, head_size,
-                                            work.packed.values, work.packed.value_stride);
+      pack(operands, keys, rows, work);
       list_all(rows.length, work.everything);
       if (rows.blocks > 0) {
         pool_keys(keys, 3 * hidden, operands.pattern.size, head_size, rows, work.blocks);

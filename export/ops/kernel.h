@@ -13,9 +13,9 @@
 namespace crisp {
 
 // Bounds over all instruction sets, for the size of the scratch memory.
-constexpr int64_t kMaxPanel = 32;    // keys scored together: two vectors
-constexpr int64_t kMinPanel = 8;     // the same, of the narrowest vectors
-constexpr int64_t kMaxTileRows = 8;  // query rows computed together
+constexpr int64_t kMaxPanel = 32;     // keys scored together: two vectors
+constexpr int64_t kMinPanel = 8;      // the same, of the narrowest vectors
+constexpr int64_t kMaxTileRows = 16;  // query rows computed together
 
 // Consecutive query rows of one sequence and head. Row numbers are positions in the sequence.
 struct QueryRows {
@@ -57,6 +57,9 @@ static constexpr int64_t scratch_floats(int64_t longest, int64_t blocks, int64_t
   return one_sequence + round_up(blocks, kMaxPanel) * (wide + 2) + (kMaxTileRows + 1) * wide;
 }
 
+namespace amx {
+void attend_chunk(const Operands& operands, const Chunk& chunk);
+}
 namespace avx512 {
 void attend_chunk(const Operands& operands, const Chunk& chunk);
 }

@@ -188,10 +188,10 @@ void weigh_nonfinite_values(const float* numerators, const int32_t* panels, int6
 // Adds the rows' probabilities to what the keys received: NaN from a row without a softmax, to the
 // keys that it sees.
 template <int kRows>
-void add_received(const Tile& tile, const float* inverse_sum) {
+void add_received(const Tile& tile, const float* inverse_sum, int64_t rows) {
   bool has_softmax[kRows];
   bool all_have = true;
-  for (int row = 0; row < kRows; ++row) {
+  for (int64_t row = 0; row < rows; ++row) {
     has_softmax[row] = inverse_sum[row] == inverse_sum[row];
     all_have &= has_softmax[row];
   }
@@ -203,7 +203,7 @@ void add_received(const Tile& tile, const float* inverse_sum) {
       Floats first = load(received);
       Floats second = load(received + kLanes);
 #pragma GCC unroll 8
-      for (int row = 0; row < kRows; ++row) {
+      for (int64_t row = 0; row < rows; ++row) {
         first += inverse_sum[row] * load(numerators + row * kPanel);
         second += inverse_sum[row] * load(numerators + row * kPanel + kLanes);
       }
@@ -211,7 +211,7 @@ void add_received(const Tile& tile, const float* inverse_sum) {
       store(received + kLanes, second);
       continue;
     }
-    for (int64_t row = 0; row < kRows; ++row) {
+    for (int64_t row = 0; row < rows; ++row) {
       for (int64_t key = 0; key < kPanel && first_key + key < tile.rows.length; ++key) {
         if (has_softmax[row]) {
           received[key] += numerators[row * kPanel + key] * inverse_sum[row];
@@ -224,6 +224,24 @@ void add_received(const Tile& tile, const float* inverse_sum) {
 }
 
 // ---------------------------------------------------------------- all of it
+
+// The context of the first `rows` rows from their sums, and what keys received. Scores are now
+// numerators, which add up to `sum_lanes`.
+template <int kRows>
+void finish_tile(const Tile& tile, const Floats* sum_lanes, int64_t rows) {
+  float inverse_sum[kRows];
+  for (int64_t row = 0; row < rows; ++row) {
+    inverse_sum[row] = 1.0f / sum_of(sum_lanes[row]);
+    const float* sums = tile.sums + row * tile.packed.value_stride;
+    float* context = tile.context + row * tile.context_stride;
+    int64_t d = 0;
+    for (; d + kLanes <= tile.head_size; d += kLanes) {
+      store(context + d, load(sums + d) * inverse_sum[row]);
+    }
+    for (; d < tile.head_size; ++d) context[d] = sums[d] * inverse_sum[row];
+  }
+  if (tile.received != nullptr) add_received<kRows>(tile, inverse_sum, rows);
+}
 
 template <int kRows>
 void attend_tile(const Tile& tile) {
@@ -268,18 +286,7 @@ void attend_tile(const Tile& tile) {
     }
   }
 
-  float inverse_sum[kRows];
-  for (int64_t row = 0; row < kRows; ++row) {
-    inverse_sum[row] = 1.0f / sum_of(sum_lanes[row]);
-    const float* sums = tile.sums + row * value_stride;
-    float* context = tile.context + row * tile.context_stride;
-    int64_t d = 0;
-    for (; d + kLanes <= tile.head_size; d += kLanes) {
-      store(context + d, load(sums + d) * inverse_sum[row]);
-    }
-    for (; d < tile.head_size; ++d) context[d] = sums[d] * inverse_sum[row];
-  }
-  if (tile.received != nullptr) add_received<kRows>(tile, inverse_sum);
+  finish_tile<kRows>(tile, sum_lanes, kRows);
 }
 
 // For a number of rows that is known at run time only.

@@ -16,7 +16,8 @@ struct Operands {
   Pattern pattern;
   Queries queries;
   float* context;
-  float* received;  // null where nobody asks for it
+  float* received;    // null where nobody asks for it
+  bool bf16 = false;  // whether products may be of bfloat16, where the processor multiplies it
 };
 
 }  // namespace crisp

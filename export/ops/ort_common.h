@@ -59,6 +59,19 @@ class Guarded {
   Kernel kernel_;
 };
 
+// Whether the options of a session have the entry `key` = "1".
+inline bool has_entry(const OrtSessionOptions* options, const OrtApiBase* base, const char* key) {
+  const OrtApi* api = base->GetApi(ORT_API_VERSION);
+  char value[2] = {};
+  size_t size = sizeof(value);
+  int found = 0;
+  if (api == nullptr) return false;
+  OrtStatus* status = api->HasSessionConfigEntry(options, key, &found);
+  if (status == nullptr && found) status = api->GetSessionConfigEntry(options, key, value, &size);
+  if (status != nullptr) api->ReleaseStatus(status);
+  return value[0] == '1';
+}
+
 // What RegisterCustomOps of a library does; `add` puts its operators into the domain.
 template <typename Add>
 OrtStatus* register_operators(OrtSessionOptions* options, const OrtApiBase* base, Add add) {
@@ -71,8 +84,8 @@ OrtStatus* register_operators(OrtSessionOptions* options, const OrtApiBase* base
   }
   Ort::InitApi(api);
   return status_of("RegisterCustomOps", [&] {
-    // One domain for all sessions. They hold bare pointers to it and may outlive every static
-    // object of this library, so it is never freed.
+    // One domain for all sessions with the same `add`. They hold bare pointers to it and may
+    // outlive every static object of this library, so it is never freed.
     static const Ort::CustomOpDomain* const domain = [&] {
       auto* made = new Ort::CustomOpDomain("crisp");
       add(*made);

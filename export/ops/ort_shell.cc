@@ -9,7 +9,7 @@ namespace {
 
 class SparseAttentionKernel {
  public:
-  explicit SparseAttentionKernel(const OrtKernelInfo* handle) : isa_(choose_isa()) {
+  SparseAttentionKernel(const OrtKernelInfo* handle, bool bf16) : isa_(choose_isa()), bf16_(bf16) {
     const Ort::ConstKernelInfo info(handle);
     pattern_ = pattern_of(info);
     queries_ = queries_of(info);
@@ -39,6 +39,7 @@ class SparseAttentionKernel {
     operands.head_size = hidden / num_heads_;
     operands.pattern = pattern_;
     operands.queries = queries_;
+    operands.bf16 = bf16_;
     const int64_t rows = queries_ == Queries::kFirst ? operands.batch : tokens;
     operands.context = context.GetOutput(0, {rows, hidden}).GetTensorMutableData<float>();
     operands.received = nullptr;
@@ -51,6 +52,7 @@ class SparseAttentionKernel {
   }
 
   Isa isa_;
+  bool bf16_;
   Pattern pattern_;
   Queries queries_;
   int64_t num_heads_;
@@ -62,12 +64,12 @@ OrtStatusPtr infer_shapes(const OrtCustomOp*, OrtShapeInferContext* context) noe
 
 struct SparseAttentionOp
     : Ort::CustomOpBase<SparseAttentionOp, SparseAttentionKernel, /*WithStatus=*/true> {
-  SparseAttentionOp() { InferOutputShapeFn = infer_shapes; }
+  explicit SparseAttentionOp(bool bf16) : bf16_(bf16) { InferOutputShapeFn = infer_shapes; }
 
   const char* GetName() const { return "SparseAttention"; }
 
   OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
-    return status_of("SparseAttention", [&] { *kernel = new SparseAttentionKernel(info); });
+    return status_of("SparseAttention", [&] { *kernel = new SparseAttentionKernel(info, bf16_); });
   }
 
   size_t GetInputTypeCount() const { return 2; }
@@ -82,16 +84,28 @@ struct SparseAttentionOp
   OrtCustomOpInputOutputCharacteristic GetOutputCharacteristic(size_t index) const {
     return index == 0 ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
   }
+
+ private:
+  bool bf16_;
 };
+
+void add_operators(Ort::CustomOpDomain& domain, bool bf16) {
+  domain.Add(new SparseAttentionOp(bf16));
+  add_prune_operator(domain);
+  add_row_operators(domain);
+}
 
 }  // namespace
 }  // namespace crisp
 
+// The entry "crisp.bf16" = "1" of the session's options, made before, lets attention multiply in
+// bfloat16 where the processor has AMX.
 extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
     OrtSessionOptions* options, const OrtApiBase* base) {
-  return crisp::register_operators(options, base, [](Ort::CustomOpDomain& domain) {
-    domain.Add(new crisp::SparseAttentionOp());
-    crisp::add_prune_operator(domain);
-    crisp::add_row_operators(domain);
-  });
+  if (crisp::has_entry(options, base, "crisp.bf16")) {
+    return crisp::register_operators(
+        options, base, [](Ort::CustomOpDomain& domain) { crisp::add_operators(domain, true); });
+  }
+  return crisp::register_operators(
+      options, base, [](Ort::CustomOpDomain& domain) { crisp::add_operators(domain, false); });
 }

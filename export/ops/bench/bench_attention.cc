@@ -44,7 +44,7 @@ Pattern blocktopk() {
 }
 
 void attend(benchmark::State& state, const Pattern& pattern, Queries queries, bool with_received,
-            Isa isa, double peak) {
+            bool bf16, Isa isa, double peak) {
   const int64_t length = state.range(0);
   const int64_t hidden = kHeads * kHeadSize;
   std::vector<float> qkv(static_cast<size_t>(length * 3 * hidden));
@@ -64,6 +64,7 @@ void attend(benchmark::State& state, const Pattern& pattern, Queries queries, bo
   operands.queries = queries;
   operands.context = context.data();
   operands.received = with_received ? received.data() : nullptr;
+  operands.bf16 = bf16;
   const auto serially = [](size_t tasks, const std::function<void(size_t)>& task) {
     for (size_t i = 0; i < tasks; ++i) task(i);
   };
@@ -81,8 +82,9 @@ void attend(benchmark::State& state, const Pattern& pattern, Queries queries, bo
 }
 
 void register_all(Isa isa, double peak) {
-  const auto add = [&](const char* name, const Pattern& pattern, Queries queries, bool received) {
-    benchmark::RegisterBenchmark(name, attend, pattern, queries, received, isa, peak)
+  const auto add = [&](const char* name, const Pattern& pattern, Queries queries, bool received,
+                       bool bf16 = false) {
+    benchmark::RegisterBenchmark(name, attend, pattern, queries, received, bf16, isa, peak)
         ->ArgName("n")
         ->Arg(25)
         ->Arg(128)
@@ -98,6 +100,10 @@ void register_all(Isa isa, double peak) {
   add("blocktopk_64_0.125", blocktopk(), Queries::kAll, false);
   add("blocktopk_64_0.125_received", blocktopk(), Queries::kAll, true);
   add("dense_first", dense(), Queries::kFirst, false);
+  if (isa != Isa::kAmx) return;
+  add("dense_bf16", dense(), Queries::kAll, false, true);
+  add("blocktopk_64_0.125_bf16", blocktopk(), Queries::kAll, false, true);
+  add("dense_first_bf16", dense(), Queries::kFirst, false, true);
 }
 
 }  // namespace

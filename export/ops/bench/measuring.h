@@ -47,7 +47,7 @@ inline double peak_of(Isa isa) {
   auto* run = multiply_add_baseline;
 #if defined(__x86_64__)
   if (isa != Isa::kBaseline) run = multiply_add_avx2;
-  if (kernel_for(isa) == kernel_for(Isa::kAvx512)) run = multiply_add_avx512;
+  if (isa >= Isa::kAvx512) run = multiply_add_avx512;
 #endif
   double best = 0;
   for (int attempt = 0; attempt < 20; ++attempt) {

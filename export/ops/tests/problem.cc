@@ -41,6 +41,7 @@ Operands operands_of(const Problem& problem, Solution& solution, bool with_recei
   operands.head_size = problem.head_size;
   operands.pattern = problem.pattern;
   operands.queries = problem.queries;
+  operands.bf16 = problem.bf16;
   operands.context = solution.context.data();
   operands.received = with_received ? solution.received.data() : nullptr;
   return operands;

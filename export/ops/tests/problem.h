@@ -26,6 +26,7 @@ struct Problem {
   Pattern pattern;
   std::vector<float> qkv;
   Queries queries = Queries::kAll;
+  bool bf16 = false;
 
   int64_t hidden() const { return num_heads * head_size; }
   int64_t tokens() const { return cu_seqlens.back(); }
