@@ -58,6 +58,24 @@ def test_who_is_cancelled_does_not_disturb_the_next() -> None:
     assert asyncio.run(scenario()) == 2
 
 
+def test_a_call_whose_caller_has_gone_is_not_made() -> None:
+    made: list[int] = []
+
+    async def scenario() -> None:
+        runner, busy, go = Runner(1, "test"), threading.Event(), threading.Event()
+        first = runner.run(lambda: (busy.set(), go.wait(60)))
+        await asyncio.to_thread(busy.wait, 60)
+        waiting = [runner.run(lambda i=i: made.append(i)) for i in range(3)]  # type: ignore[misc]
+        waiting[1].cancel()
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(first, waiting[0], waiting[2])
+        runner.close()
+
+    asyncio.run(scenario())
+    assert made == [0, 2]
+
+
 def test_after_the_end_no_call_runs_and_no_thread_is_left() -> None:
     ran: list[int] = []
 
