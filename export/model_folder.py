@@ -164,7 +164,8 @@ def _build(
             },
         ),
         measured=tuple(
-            _measure(file, precision, library, *pair) for pair in zip(measured, encoded, strict=True)
+            _measure(file, precision, library, *pair)
+            for pair in zip(measured, encoded, strict=True)
         ),
         parity=parity,
         operators=operators_of(graph),

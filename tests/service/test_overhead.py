@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running_server import crisp
 
+from export.processors import processors
 from service.bench.client import BenchError, closed_loop, predict_request
 from service.bench.overhead import Engines, Overhead, interval, pairs_of_examples
-from export.processors import processors
 
 
 def test_shares_and_differences_are_taken_round_by_round() -> None:
