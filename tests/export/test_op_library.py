@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from export import op_library
 from export.errors import ModelFolderError
 from export.manifest import ModelFolder
 from export.op_library import OpLibrary, find_op_library, make_session
+from export.packing import pack
 from training.machine import environment
 
 needs_library = pytest.mark.skipif(
@@ -106,6 +109,20 @@ def test_a_model_opens_with_and_without_the_library(
     session = make_session(model_folder.model, threads=1, library=found)
     assert [i.name for i in session.get_inputs()] == ["input_ids", "cu_seqlens"]
     assert session.get_session_options().intra_op_num_threads == 1
+
+
+@needs_library
+def test_only_beside_int8_weights_attention_rounds_and_only_with_amx() -> None:
+    model = Path(__file__).parents[2] / "service" / "models" / "sparse" / "model.onnx"
+    texts = pack([[101, *range(2000, 2000 + length), 102] for length in (1, 30, 200)])
+    exact, again, rounded = (
+        make_session(model, threads=1, precision=precision).run(["logits"], texts)[0]
+        for precision in ("fp32", "fp16", "int8")
+    )
+    assert np.array_equal(exact, again)
+    amx = "amx_bf16" in environment()["instruction_sets"] and not os.environ.get("CRISP_ISA")
+    assert np.array_equal(exact, rounded) != amx
+    assert np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max()
 
 
 def test_files_that_are_no_models_are_reported(tmp_path: Path) -> None:
