@@ -122,7 +122,7 @@ def test_only_beside_int8_weights_attention_rounds_and_only_with_amx() -> None:
     assert np.array_equal(exact, again)
     amx = "amx_bf16" in environment()["instruction_sets"] and not os.environ.get("CRISP_ISA")
     assert np.array_equal(exact, rounded) != amx
-    assert np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max()
+    assert np.abs(exact - rounded).max() < 0.5  # of logits around 2, of texts that are none
 
 
 def test_files_that_are_no_models_are_reported(tmp_path: Path) -> None:
