@@ -10,13 +10,13 @@
 #include <stdint.h>
 
 #include "row_kernel.h"
+#include "tiles.h"
 
 namespace crisp {
 namespace CRISP_ISA {
 namespace {
 
 constexpr int64_t kTileRows = 16;
-constexpr int64_t kTileBytes = 64;  // of a row: inputs of a step
 static_assert(kBlockRows == 2 * kTileRows, "sums of a block are four tiles");
 
 // Sums of one panel: [kBlockRows][32] int32.
@@ -29,27 +29,11 @@ struct alignas(64) PanelSums {
 // one before it.
 class Tiles {
  public:
-  explicit Tiles(int64_t rows) : rows_(rows) {
-    struct alignas(64) {
-      uint8_t palette = 1;
-      uint8_t start_row = 0;
-      uint8_t reserved[14] = {};
-      uint16_t row_bytes[16] = {};
-      uint8_t rows[16] = {};
-    } config;
-    const int64_t first = rows < kTileRows ? rows : kTileRows;
-    const int64_t second = has_two_chains() ? first : rows - kTileRows;
-    const int64_t sizes[8] = {first, first, second, second, first, second, kTileRows, kTileRows};
-    for (int tile = 0; tile < 8; ++tile) {
-      config.row_bytes[tile] = kTileBytes;
-      config.rows[tile] = static_cast<uint8_t>(sizes[tile]);
-    }
-    written();
-    _tile_loadconfig(&config);
-  }
-  ~Tiles() { _tile_release(); }
-  Tiles(const Tiles&) = delete;
-  Tiles& operator=(const Tiles&) = delete;
+  explicit Tiles(int64_t rows)
+      : rows_(rows),
+        second_(rows <= kTileRows ? rows : rows - kTileRows),
+        first_(rows <= kTileRows ? rows : kTileRows),
+        configuration_({first_, first_, second_, second_, first_, second_, kTileRows, kTileRows}) {}
 
   bool has_two_chains() const { return rows_ <= kTileRows; }
 
@@ -58,7 +42,7 @@ class Tiles {
   template <typename Meanwhile>
   void multiply(const uint8_t* x, int64_t inputs, const int8_t* panel, int64_t ahead,
                 PanelSums& sums, const Meanwhile& meanwhile) const {
-    written();
+    tiles_meet_memory();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -94,13 +78,10 @@ class Tiles {
     _tile_stored(1, sums.sum[0] + kTileRows, sizeof(sums.sum[0]));
     _tile_stored(2, sums.sum[kTileRows], sizeof(sums.sum[0]));
     _tile_stored(3, sums.sum[kTileRows] + kTileRows, sizeof(sums.sum[0]));
-    written();
+    tiles_meet_memory();
   }
 
  private:
-  // The compiler does not know that tiles read and write memory: all of it, before and after.
-  static void written() { __asm__ volatile("" ::: "memory"); }
-
   static void load_weights(const int8_t* panel, int64_t step, int64_t ahead) {
     constexpr int64_t kStepBytes = kTileBytes * 2 * kTileRows;
     const int8_t* const from = panel + step * kStepBytes;
@@ -113,6 +94,9 @@ class Tiles {
   }
 
   int64_t rows_;
+  int64_t second_;  // rows of the second tile of sums, and of the first
+  int64_t first_;
+  TileConfiguration configuration_;
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "kernel_tile.h"
+#include "tiles.h"
 
 namespace crisp {
 namespace CRISP_ISA {
@@ -24,32 +25,6 @@ static_assert(kPanel == kTileDepth, "a panel of keys is two tiles wide, and one 
 bool has_tiles(int64_t head_size) {
   return head_size % kTileDepth == 0 && head_size <= kMostDepths * kTileDepth;
 }
-
-// All tiles are whole; rows that are not there are zeros, or of no interest.
-class Bf16Tiles {
- public:
-  Bf16Tiles() {
-    struct alignas(64) {
-      uint8_t palette = 1;
-      uint8_t start_row = 0;
-      uint8_t reserved[14] = {};
-      uint16_t row_bytes[16] = {};
-      uint8_t rows[16] = {};
-    } config;
-    for (int tile = 0; tile < 8; ++tile) {
-      config.row_bytes[tile] = 64;
-      config.rows[tile] = 16;
-    }
-    written();
-    _tile_loadconfig(&config);
-  }
-  ~Bf16Tiles() { _tile_release(); }
-  Bf16Tiles(const Bf16Tiles&) = delete;
-  Bf16Tiles& operator=(const Bf16Tiles&) = delete;
-
-  // The compiler does not know that tiles read and write memory: all of it, before and after.
-  static void written() { __asm__ volatile("" ::: "memory"); }
-};
 
 // 32 floats as bfloat16, to the nearest, ties to even.
 void store_bf16(uint16_t* to, Floats first, Floats second) {
@@ -122,23 +97,23 @@ void score_keys_bf16(const Tile& tile, const uint16_t* queries) {
   const uint16_t* const keys = reinterpret_cast<const uint16_t*>(tile.packed.keys);
   const int64_t depths = tile.head_size / kTileDepth;
   constexpr int64_t kStride = kPanel * sizeof(float);
-  Bf16Tiles::written();
-  _tile_loadd(4, queries, 64);
-  if (depths > 1) _tile_loadd(5, queries + kTileSize, 64);
+  tiles_meet_memory();
+  _tile_loadd(4, queries, kTileBytes);
+  if (depths > 1) _tile_loadd(5, queries + kTileSize, kTileBytes);
 #define CRISP_SCORE_PANEL(first, second)                                                     \
   do {                                                                                       \
     const uint16_t* const panel = keys + tile.panels.number[slot] * kPanel * tile.head_size; \
     float* const scores = tile.scores + slot * kTileHeight * kPanel;                         \
     _tile_zero(first);                                                                       \
     _tile_zero(second);                                                                      \
-    _tile_loadd(6, panel, 64);                                                               \
+    _tile_loadd(6, panel, kTileBytes);                                                       \
     _tile_dpbf16ps(first, 4, 6);                                                             \
-    _tile_loadd(7, panel + depths * kTileSize, 64);                                          \
+    _tile_loadd(7, panel + depths * kTileSize, kTileBytes);                                  \
     _tile_dpbf16ps(second, 4, 7);                                                            \
     if (depths > 1) {                                                                        \
-      _tile_loadd(6, panel + kTileSize, 64);                                                 \
+      _tile_loadd(6, panel + kTileSize, kTileBytes);                                         \
       _tile_dpbf16ps(first, 5, 6);                                                           \
-      _tile_loadd(7, panel + 3 * kTileSize, 64);                                             \
+      _tile_loadd(7, panel + 3 * kTileSize, kTileBytes);                                     \
       _tile_dpbf16ps(second, 5, 7);                                                          \
     }                                                                                        \
     _tile_stored(first, scores, kStride);                                                    \
@@ -150,7 +125,7 @@ void score_keys_bf16(const Tile& tile, const uint16_t* queries) {
     CRISP_SCORE_PANEL(2, 3);
   }
 #undef CRISP_SCORE_PANEL
-  Bf16Tiles::written();
+  tiles_meet_memory();
 }
 
 // Adds numerators x values to the sums. They are tiles 0 and 1, of 16 columns each, and 2 and 3:
@@ -161,25 +136,25 @@ void weigh_values_bf16(const Tile& tile, const uint16_t* numerators, int64_t slo
   const auto panel_of = [&](int64_t i) {
     return values + tile.panels.number[slot + i] * panel_size;
   };
-  Bf16Tiles::written();
+  tiles_meet_memory();
   for (int64_t i = 0; i < count; ++i) {
-    _tile_loadd(4, numerators + i * kTileSize, 64);
-    _tile_loadd(6, panel_of(i), 64);
+    _tile_loadd(4, numerators + i * kTileSize, kTileBytes);
+    _tile_loadd(6, panel_of(i), kTileBytes);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, panel_of(i) + kTileSize, 64);
+    _tile_loadd(7, panel_of(i) + kTileSize, kTileBytes);
     _tile_dpbf16ps(1, 4, 7);
     const uint16_t* other = panel_of(i) + 2 * kTileSize;
     if (tile.head_size == kTileDepth) {
       if (++i == count) break;
       other = panel_of(i);
-      _tile_loadd(4, numerators + i * kTileSize, 64);
+      _tile_loadd(4, numerators + i * kTileSize, kTileBytes);
     }
-    _tile_loadd(6, other, 64);
+    _tile_loadd(6, other, kTileBytes);
     _tile_dpbf16ps(2, 4, 6);
-    _tile_loadd(7, other + kTileSize, 64);
+    _tile_loadd(7, other + kTileSize, kTileBytes);
     _tile_dpbf16ps(3, 4, 7);
   }
-  Bf16Tiles::written();
+  tiles_meet_memory();
 }
 
 void store_sums(const Tile& tile) {
@@ -190,7 +165,7 @@ void store_sums(const Tile& tile) {
   _tile_stored(1, parts + kLanes, kStride);
   _tile_stored(2, parts + kPart, kStride);
   _tile_stored(3, parts + kPart + kLanes, kStride);
-  Bf16Tiles::written();
+  tiles_meet_memory();
   for (int64_t row = 0; row < kTileHeight; ++row) {
     float* const sums = tile.sums + row * tile.packed.value_stride;
     for (int64_t lane = 0; lane < kPanel; lane += kLanes) {
@@ -208,7 +183,8 @@ void store_sums(const Tile& tile) {
 
 // attend_tile() for up to 16 rows, where all values are finite.
 void attend_tile_bf16(const Tile& tile, int64_t rows) {
-  const Bf16Tiles tiles;
+  // All tiles are whole: rows that are not there are zeros, or of no interest.
+  const TileConfiguration tiles({16, 16, 16, 16, 16, 16, 16, 16});
   const Exp exp(1.0f / __builtin_sqrtf(static_cast<float>(tile.head_size)));
   alignas(64) uint16_t queries[kMostDepths * kTileSize] = {};
   alignas(64) uint16_t numerators_bf16[kPanelsAtOnce * kTileSize];
