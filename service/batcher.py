@@ -9,7 +9,7 @@
 What it promises, whatever comes (`tests/service/test_batcher.py` simulates it):
 
 - An idle model never waits: a request that comes alone runs at once. While a run is under way, what
-  comes meanwhile is gathered for the next one.
+  comes meanwhile is gathered for the next one, until that begins.
 - A run holds texts of one model and at most `batch_tokens` tokens, or a single text that is longer.
 - Requests have their turns in a fair order (`service/fair_queue.py`), and so have models: the next
   run is that of the model which has used the least time since it has been busy.
@@ -47,14 +47,15 @@ class Observer(Protocol):
 
 
 class Batcher(Generic[M, R]):
-    """See above. `execute(model, sequences, seconds)` gives a result for each sequence, in order;
-    `seconds` is how long that may block the event loop, because nobody else is there: about what
-    it will take, or None where it must not block at all. `lag` says how late the event loop was of
-    late."""
+    """See above. `execute(model, begin, seconds)` gives a result for each of the sequences that
+    `begin()` gives, in order; it calls that when it begins to run them, from any thread, so that
+    texts can join until then. `seconds` is how long it may block the event loop, because nobody
+    else is there: about what it will take, or None where it must not block at all. `lag` says how
+    late the event loop was of late."""
 
     def __init__(
         self,
-        execute: Callable[[M, Sequence[Ids], float | None], Awaitable[Sequence[R]]],
+        execute: Callable[[M, Callable[[], Sequence[Ids]], float | None], Awaitable[Sequence[R]]],
         limits: Limits,
         observer: Observer | None = None,
         clock: Callable[[], float] = perf_counter,
@@ -211,20 +212,21 @@ class Batcher(Generic[M, R]):
 
     def _soon(self) -> None:
         """Starts what can run when all that the event loop has in hand has been added."""
-        if not self._due and self._free:
+        if not self._due and (self._free or self._ahead):
             self._due = True
             asyncio.get_running_loop().call_soon(self._start)
 
     def _start(self) -> None:
         self._due = False
+        for run in self._ahead:
+            run.join(self.limits.batch_tokens)
         while self._free and (run := self._next()):
             self._ahead.append(run)
             self._begin()
-            sequences = [request.sequences[position] for request, position in run.texts]
             alone = len(self.running) == 1 and not self._ahead and not self.waiting
             known = alone and run.lane.speed.tokens_per_second is not None
             seconds = run.lane.speed.seconds(run.tokens) if known else None
-            execution = asyncio.ensure_future(self._execute(run.lane.model, sequences, seconds))
+            execution = asyncio.ensure_future(self._execute(run.lane.model, run.begin, seconds))
             execution.add_done_callback(partial(self._finished, run))
 
     def _begin(self) -> None:
@@ -253,8 +255,8 @@ class Batcher(Generic[M, R]):
         self._lanes_clock = max(self._lanes_clock, lane.used)
         budget = self.limits.batch_tokens
         if lane.background:
-            budget = min(budget, lane.queue.quantum)
-        return Run(lane, lane.queue.take(budget))
+            return Run(lane, lane.queue.take(min(budget, lane.queue.quantum)))
+        return Run(lane, lane.queue.take(budget), open=True)
 
     def _finished(self, run: Run[M, R], execution: asyncio.Future[Sequence[R]]) -> None:
         now = self._clock()

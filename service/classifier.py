@@ -12,7 +12,7 @@ that it began with, even if another takes that one's place meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
 
@@ -164,14 +164,14 @@ class Classifier:
         return await self._tokenizing.run(partial(engine.tokenize, texts))
 
     def _execute(
-        self, engine: Engine, sequences: Sequence[Ids], seconds: float | None
+        self, engine: Engine, begin: Callable[[], Sequence[Ids]], seconds: float | None
     ) -> asyncio.Future[Sequence[Row]]:
         if seconds is None or seconds > _INLINE_SECONDS:
-            return self._runs.run(partial(engine.rows, sequences))
+            return self._runs.run(lambda: engine.rows(begin()))
         # Alone and short: waking a thread, and being woken by it, would take a tenth as long.
         future: asyncio.Future[Sequence[Row]] = asyncio.get_running_loop().create_future()
         try:
-            future.set_result(engine.rows(sequences))
+            future.set_result(engine.rows(begin()))
         except Exception as error:
             future.set_exception(error)
         return future

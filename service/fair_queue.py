@@ -89,10 +89,11 @@ class FairQueue(Generic[J]):
             del self._big[job]
             self._count_big(-job.tokens, -min(job.tokens, self.quantum))
 
-    def take(self, budget: int) -> list[tuple[J, int]]:
+    def take(self, budget: int, taken: list[tuple[J, int]] | None = None) -> list[tuple[J, int]]:
         """The next texts, each as its job and position there: at most `budget` tokens in all, or a
-        single text that is longer. Empty only where nothing waits."""
-        taken: list[tuple[J, int]] = []
+        single text that is longer. Empty only where nothing waits. Where there is `taken`, they are
+        added to it, and none is longer than the budget."""
+        taken = [] if taken is None else taken
         if not self._big:
             self._credit = 0.0  # nothing is saved up for jobs that come later
         left = self._take_big(taken, budget, self._credit)

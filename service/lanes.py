@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from threading import Lock
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -94,9 +95,14 @@ class Request(Job, Generic[M, R]):
 
 
 class Run(Generic[M, R]):
-    """Texts of one model that run together: each as its request and position there."""
+    """Texts of one model that run together: each as its request and position there. While it is
+    `open`, more may join."""
 
-    def __init__(self, lane: Lane[M, R], texts: list[tuple[Request[M, R], int]]) -> None:
+    def __init__(
+        self, lane: Lane[M, R], texts: list[tuple[Request[M, R], int]], *, open: bool = False
+    ) -> None:
+        self._open = open
+        self._begins = Lock()  # it may begin in another thread, while something joins
         self.lane = lane
         self.texts = texts
         self.tokens = sum(len(request.sequences[position]) for request, position in texts)
@@ -108,6 +114,23 @@ class Run(Generic[M, R]):
     def live(self) -> list[tuple[Request[M, R], int]]:
         """The texts that somebody waits for."""
         return [text for text in self.texts if not text[0].done.done()]
+
+    def begin(self) -> list[Ids]:
+        """The sequences to run; from now on nothing joins. Whoever runs them calls this first."""
+        with self._begins:
+            self._open = False
+        return [request.sequences[position] for request, position in self.texts]
+
+    def join(self, budget: int) -> None:
+        """Adds what waits in its lane, up to `budget` tokens in all, unless it has begun."""
+        with self._begins:
+            if not self._open or self.tokens >= budget:
+                return
+            first = len(self.texts)
+            self.lane.queue.take(budget - self.tokens, self.texts)
+            joined = sum(len(request.sequences[at]) for request, at in self.texts[first:])
+            self.tokens += joined
+            self.wanted += joined
 
     def leave(self, request: Request[M, R]) -> None:
         """Nobody waits for the texts of `request` any more."""

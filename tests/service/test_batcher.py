@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -44,13 +44,14 @@ class Machine:
         self._free = asyncio.Semaphore(self.threads)
 
     async def execute(
-        self, model: str, sequences: Sequence[Ids], _: float | None = None
+        self, model: str, begin: Callable[[], Sequence[Ids]], _: float | None = None
     ) -> list[int]:
         loop = asyncio.get_running_loop()
-        tokens = sum(map(len, sequences))
         self.given += 1
         self.most = max(self.most, self.given)
         async with self._free:
+            sequences = begin()
+            tokens = sum(map(len, sequences))
             run = Ran(model, loop.time(), loop.time() + START + PER_TOKEN * tokens, [])
             run.texts = [(ids[0], len(ids)) for ids in sequences]
             self.ran.append(run)
@@ -379,8 +380,8 @@ def test_the_deadline_is_final(started: bool) -> None:
 
 
 def test_a_wrong_number_of_results_is_a_failure() -> None:
-    async def too_few(_: str, sequences: Sequence[Ids], __: float | None) -> list[int]:
-        return [0] * (len(sequences) - 1)
+    async def too_few(_: str, begin: Callable[[], Sequence[Ids]], __: float | None) -> list[int]:
+        return [0] * (len(begin()) - 1)
 
     async def scenario() -> None:
         batcher = Batcher[str, int](too_few, Limits())
@@ -405,9 +406,11 @@ def test_only_who_is_alone_may_block_and_for_about_as_long_as_it_takes() -> None
         loop = asyncio.get_running_loop()
         machine = Machine()
 
-        async def execute(model: str, sequences: Sequence[Ids], seconds: float | None) -> list[int]:
+        async def execute(
+            model: str, begin: Callable[[], Sequence[Ids]], seconds: float | None
+        ) -> list[int]:
             given.append(seconds)
-            return await machine.execute(model, sequences)
+            return await machine.execute(model, begin)
 
         batcher = Batcher[str, int](execute, Limits(batch_tokens=20), clock=loop.time)
         lane = batcher.lane("sparse", "sparse")
@@ -433,3 +436,38 @@ def test_a_run_ahead_is_given_while_another_is_under_way() -> None:
             return len(machine.ran), machine.given, len(batcher.running)
 
     assert simulate(scenario()) == (1, 2, 1)
+
+
+def test_what_comes_before_a_run_begins_joins_it_as_far_as_there_is_room() -> None:
+    async def scenario() -> list[Ran]:
+        loop = asyncio.get_running_loop()
+        machine = Machine()
+        limits = Limits(batch_tokens=20, max_wait=1e9, ahead=1)
+        batcher = Batcher[str, int](machine.execute, limits, clock=loop.time)
+        lane = batcher.lane("sparse", "sparse")
+        async with asyncio.TaskGroup() as group:
+            for own in range(7):  # all while the first one runs
+                group.create_task(batcher.submit(lane, [[own] * 4]))
+                await asyncio.sleep(PER_TOKEN)
+        return machine.ran
+
+    ran = [[own for own, _ in run.texts] for run in simulate(scenario())]
+    assert ran == [[0], [1, 2, 3, 4, 5], [6]]
+
+
+def test_texts_that_run_again_because_one_failed_are_joined_by_none() -> None:
+    async def scenario() -> list[Ran]:
+        loop = asyncio.get_running_loop()
+        machine = Machine(bad=frozenset({1}))
+        limits = Limits(batch_tokens=20, max_wait=1e9, ahead=1)
+        batcher = Batcher[str, int](machine.execute, limits, clock=loop.time)
+        lane = batcher.lane("sparse", "sparse")
+        pair = [asyncio.create_task(batcher.submit(lane, [[own] * 4])) for own in (0, 1)]
+        await asyncio.sleep(START + 9 * PER_TOKEN)  # it has failed, and its halves are to run
+        other = asyncio.create_task(batcher.submit(lane, [[2] * 4]))
+        await asyncio.gather(*pair, other, return_exceptions=True)
+        assert isinstance(pair[1].exception(), ValueError)
+        return machine.ran
+
+    ran = [[own for own, _ in run.texts] for run in simulate(scenario())]
+    assert ran == [[0, 1], [0], [1], [2]]
