@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,7 @@ def pack(sequences: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int32] | ND
 
     `input_ids` int64 [T]; `cu_seqlens` int32 [B+1], the offsets: first 0, last T.
     """
-    lengths = [len(ids) for ids in sequences]
-    cu_seqlens = np.zeros(len(lengths) + 1, np.int32)
-    np.cumsum(lengths, out=cu_seqlens[1:])
-    ids = np.fromiter((i for sequence in sequences for i in sequence), np.int64, sum(lengths))
+    offsets = list(accumulate(map(len, sequences), initial=0))
+    cu_seqlens = np.array(offsets, np.int32)
+    ids = np.fromiter(chain.from_iterable(sequences), np.int64, offsets[-1])
     return {"input_ids": ids, "cu_seqlens": cu_seqlens}

@@ -98,11 +98,10 @@ def estimated_wait(
     for run in running:
         spent = 0.0 if run.started is None else (now - run.started) / run.beside
         own += max(0.0, run.lane.speed.seconds(run.tokens) - spent)
-    others = sum(
-        min(other.speed.seconds(other.tokens), own)
-        for other in lanes
-        if other is not lane and other.tokens and not other.background
-    )
+    others = 0.0
+    for other in lanes:
+        if other is not lane and other.tokens and not other.background:
+            others += min(other.speed.seconds(other.tokens), own)
     return own + others
 
 

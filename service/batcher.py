@@ -94,8 +94,13 @@ class Batcher(Generic[M, R]):
     @property
     def waiting(self) -> int:
         """Tokens that wait, or are about to, those in the background aside."""
-        ahead = sum(run.wanted for run in self._ahead)
-        return ahead + sum(lane.tokens for lane in self.lanes if not lane.background)
+        tokens = 0  # no generators here: this is asked several times for each request
+        for run in self._ahead:
+            tokens += run.wanted
+        for lane in self.lanes:
+            if not lane.background:
+                tokens += lane.tokens
+        return tokens
 
     def wait(self, lane: Lane[M, R], tokens: int = 0) -> float:
         """Estimated seconds until a request of `tokens` that comes now has its first turn."""
@@ -146,7 +151,7 @@ class Batcher(Generic[M, R]):
         if not sequences:
             return [], Spent(0.0, 0.0)
         loop = asyncio.get_running_loop()
-        request = Request[M, R](lane, sequences, self._clock())
+        request: Request[M, R] = Request(lane, sequences, self._clock())
         if not lane.background:
             request.expire_at(loop.time() + self._patience(request, admission), deadline)
         if not lane.queue.tokens:  # a model that was idle has saved up no time
@@ -218,8 +223,8 @@ class Batcher(Generic[M, R]):
 
     def _start(self) -> None:
         self._due = False
-        for run in self._ahead:
-            run.join(self.limits.batch_tokens)
+        for each in self._ahead:
+            each.join(self.limits.batch_tokens)
         while self._free and (run := self._next()):
             self._ahead.append(run)
             self._begin()

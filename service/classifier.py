@@ -109,8 +109,8 @@ class Classifier:
     def check(self, variant: str) -> None:
         """Raises RequestError (429) where a request for `variant` would be refused whatever it
         holds: to be asked before any work goes into it."""
-        if not self.batcher.waiting:
-            return
+        if self.batcher.waiting <= self.batcher.limits.batch_tokens:
+            return  # mostly not, then; `classify` will say
         try:
             self.batcher.check(self._lanes[variant])
         except Refused as refused:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from threading import Lock
 from dataclasses import dataclass
+from threading import Lock
 from typing import Generic, TypeVar
 
 from service.fair_queue import FairQueue, Job

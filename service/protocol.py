@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, _get_status_line
 
+from service import whole_answers
 from service.exchange import CONNECTION
-from service.joined_writes import JoinedWrites
 from service.settings import Settings
 
 SPARE_FILES = 512  # beside connections: models, logs, the event loop
@@ -39,6 +39,7 @@ def install(settings: Settings) -> None:
         bounds = settings
 
     uvicorn.config.HTTP_PROTOCOLS["auto"] = Bounded  # type: ignore[assignment]
+    whole_answers.install()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = settings.max_connections + SPARE_FILES
     if hard != resource.RLIM_INFINITY:
@@ -59,8 +60,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None  # runs while a client owes us headers
         self._unread: asyncio.TimerHandle | None = None  # and while it does not take an answer
         self._in_headers = False
-        self._header_bytes = 0  # of headers that are whole
-        self._pending_bytes = 0  # that came while they were not
+        self._first_bytes = 0  # of the piece in which headers began, and what was before and after
+        self._later_bytes = 0  # of the pieces since then
         self._refused = False
         self.on_lost: Callable[[], None] | None = None
         self._extensions = {CONNECTION: self}
@@ -71,7 +72,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._writes: Any = JoinedWrites(transport, self.loop)
         if len(self.connections) > self.bounds.max_connections:
             self._refuse(503, "too_many_connections", "all connections are in use: try again later")
         else:
@@ -97,10 +97,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         unfinished = self._in_headers
+        if unfinished:
+            self._later_bytes += len(data)
+        else:
+            self._first_bytes, self._later_bytes = len(data), 0
         super().data_received(data)
         if unfinished and self._in_headers:  # the parser itself holds a header until it is whole
-            self._pending_bytes += len(data)
-            self._check_header_bytes()
+            self._check_header_bytes(self._later_bytes)
         if self._owes_headers():
             self._start_timer()
 
@@ -108,23 +111,15 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
         self._in_headers = True
-        self._header_bytes = self._pending_bytes = 0
-
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        self._header_bytes += len(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        self._header_bytes += len(name) + len(value) + 4
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
         self._stop_timer()
-        self._check_header_bytes()
+        if self._first_bytes + self._later_bytes > self.bounds.max_header_bytes:  # with a body?
+            headers = sum(len(name) + len(value) + 4 for name, value in self.headers)
+            self._check_header_bytes(len(self.url) + headers)
         if not self._refused:
             super().on_headers_complete()
-            self.cycle.transport = self._writes
 
     def on_body(self, body: bytes) -> None:
         if not self._refused:
@@ -143,9 +138,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Nothing to warn of: the request is answered as if it had asked for no upgrade."""
 
-    def _check_header_bytes(self) -> None:
+    def _check_header_bytes(self, came: int) -> None:
         most = self.bounds.max_header_bytes
-        if max(self._header_bytes, self._pending_bytes) > most and not self._refused:
+        if came > most and not self._refused:
             message = (
                 f"expected at most {most} bytes before the body, got more: send "
                 "fewer or shorter headers"

@@ -31,5 +31,4 @@ class Speed:
 
     def seconds(self, tokens: float) -> float:
         """That `tokens` will take; 0 where nothing is known yet."""
-        speed = self.tokens_per_second
-        return tokens / speed if speed else 0.0
+        return tokens * self._seconds / self._tokens if self._tokens else 0.0

@@ -72,7 +72,8 @@ class TuningSettings:
     @property
     def name(self) -> str:
         dropout = "" if self.attention_dropout == 0.1 else f"-dropout{self.attention_dropout:g}"
-        return f"{label(self.attention)}{dropout}_fraction{self.fraction:g}_seed{self.seed}"
+        pattern = f"{label(self.attention)}{dropout}"
+        return f"{Path(self.data).stem}_{pattern}_fraction{self.fraction:g}_seed{self.seed}"
 
     def run(self) -> Run:
         values = asdict(self) | {

@@ -79,9 +79,9 @@ def test_every_setting_gets_every_seed(base: Path, train_tsv: Path, dev_tsv: Pat
     names = [run.name for run in runs]
     # dense, two sparsities, two controls, and one dropout that is not the usual one.
     assert len(set(names)) == len(names) == 6 * 2 * 2
-    assert names[0] == "dense_fraction0.5_seed0"
-    assert "topk-0.2_fraction1_seed1" in names
-    assert "dense-dropout0.3_fraction1_seed1" in names
+    assert names[0] == "train_dense_fraction0.5_seed0"
+    assert "train_topk-0.2_fraction1_seed1" in names
+    assert "train_dense-dropout0.3_fraction1_seed1" in names
     dense = TuningSettings.from_dict(runs[0].settings)
     assert [str(pattern) for pattern in dense.inference][:3] == [
         "topk(density=0.5)",
