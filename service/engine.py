@@ -230,7 +230,7 @@ class Engine:
         scores = dict(zip(self.manifest.labels, row, strict=True))
         label = max(scores, key=scores.__getitem__)
         truncated = bool(encoding.overflowing)  # what truncation cut off, in further encodings
-        return Prediction(label, scores[label], scores, len(encoding.ids), truncated)
+        return Prediction(label, scores[label], scores, len(encoding), truncated)
 
 
 def packs(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:

@@ -34,8 +34,10 @@ def note(timing: Timing) -> None:
 
 def header(timings: list[Timing]) -> tuple[bytes, bytes]:
     """The header for `timings`."""
-    queue = sum(each.queue_ms for each in timings)
-    tokenize = sum(each.tokenize_ms for each in timings)
-    inference = sum(each.inference_ms for each in timings)
+    queue = tokenize = inference = 0.0
+    for each in timings:
+        queue += each.queue_ms
+        tokenize += each.tokenize_ms
+        inference += each.inference_ms
     value = f"queue;dur={queue:.2f}, tokenize;dur={tokenize:.2f}, inference;dur={inference:.2f}"
     return b"server-timing", value.encode()

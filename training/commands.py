@@ -101,6 +101,13 @@ def train(
             "instead of those of the last step (1)."
         ),
     ] = 1.0,
+    phase_in: Annotated[
+        float,
+        typer.Option(
+            help="Share of the steps over which the density falls from 1 to that of the attention, "
+            "e.g. 0.5, instead of being that from the first step on (0)."
+        ),
+    ] = 0.0,
     precision: Annotated[
         str, typer.Option(help="fp32, bf16, or auto: bf16 where the hardware multiplies it.")
     ] = "auto",
@@ -137,6 +144,7 @@ def train(
         dev=tuple(dev or ()),
         base=base,
         attention=pattern,
+        phase_in=phase_in,
         pruning=None if prune is None else TokenPruning.parse(prune, prune_floor),
         teacher=teacher,
         teacher_states=teacher_states,

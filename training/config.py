@@ -27,6 +27,7 @@ class TrainingSettings:
     dev: tuple[str, ...] = ()  # held-out files; none: the hub's validation split, or 5 % of data
     base: str = "minilm"  # minilm, a hub name, or a folder
     attention: AttentionPattern = field(default_factory=AttentionPattern)
+    phase_in: float = 0.0  # share of the steps over which links go down to the attention's density
     pruning: TokenPruning | None = None  # which tokens each layer passes on; none: all
     teacher: str | None = None  # folder of a finished run, whose logits are learned too
     teacher_states: bool = False  # and its hidden states
@@ -62,7 +63,7 @@ class TrainingSettings:
             )
         if self.learning_rate <= 0:
             raise TrainingError(f"learning_rate must be positive, got {self.learning_rate}")
-        for name in ("warmup", "attention_dropout"):
+        for name in ("warmup", "attention_dropout", "phase_in"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         if not 0 <= self.average_from <= 1:

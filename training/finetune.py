@@ -50,6 +50,7 @@ from training.distillation import check_states, load_teacher
 from training.errors import DataError, RunError
 from training.files import write_atomically
 from training.model import load_base
+from training.phase_in import PhaseIn
 from training.trainer import BucketTrainer
 
 CHECKPOINTS = "checkpoints"
@@ -106,6 +107,8 @@ def finetune(
         callbacks=[CheckpointByTime(save_minutes), *callbacks],
     )
     trainer.settings, trainer.teacher = settings, teacher
+    if settings.phase_in:
+        trainer.add_callback(PhaseIn(model, settings.attention, settings.phase_in))
     averages = settings.average_from < 1
     checkpoint = last_checkpoint(out / CHECKPOINTS, averages=averages)
     if averages:

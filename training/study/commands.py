@@ -115,6 +115,13 @@ def crisp_attention(
         list[float] | None,
         typer.Option(help="Attention dropouts that dense is tuned over. [default: 0 0.1 0.2 0.3]"),
     ] = None,
+    phase_in: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Shares of the steps over which top-k of --control-sparsity is phased in, as "
+            "further settings, e.g. 0.5. [default: none]"
+        ),
+    ] = None,
     fraction: Annotated[
         list[float] | None,
         typer.Option(help="Shares of the training texts, e.g. 0.1 0.3 1. [default: 1]"),
@@ -153,6 +160,7 @@ def crisp_attention(
         controls=["random", "bottomk", "band"] if control is None else control,
         control_sparsity=control_sparsity,
         dropouts=[0, 0.1, 0.2, 0.3] if dropout is None else dropout,
+        phases=phase_in or [],
         fractions=fraction or [1.0],
         seeds=seeds,
         base=base,

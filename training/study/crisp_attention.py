@@ -60,6 +60,7 @@ class TuningSettings:
     batch_size: int = 32
     max_tokens: int = 256
     attention_dropout: float = 0.1
+    phase_in: float = 0.0  # share of the steps
     inference: tuple[AttentionPattern, ...] = ()  # patterns to measure the trained model with too
     keep_weights: bool = False
 
@@ -72,7 +73,8 @@ class TuningSettings:
     @property
     def name(self) -> str:
         dropout = "" if self.attention_dropout == 0.1 else f"-dropout{self.attention_dropout:g}"
-        pattern = f"{label(self.attention)}{dropout}"
+        phased = f"-phased{self.phase_in:g}" if self.phase_in else ""
+        pattern = f"{label(self.attention)}{dropout}{phased}"
         return f"{Path(self.data).stem}_{pattern}_fraction{self.fraction:g}_seed{self.seed}"
 
     def run(self) -> Run:
@@ -143,6 +145,7 @@ def execute(folder: Path, values: dict[str, Any]) -> None:
         batch_size=settings.batch_size,
         max_tokens=settings.max_tokens,
         attention_dropout=settings.attention_dropout,
+        phase_in=settings.phase_in,
     )
     if not (run / RUN_FILE).is_file():
         finetune(asked, run, callbacks=[_Steps(Progress(folder))])

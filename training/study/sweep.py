@@ -29,6 +29,7 @@ def sweep(
     controls: Sequence[str],
     control_sparsity: float,
     dropouts: Sequence[float],
+    phases: Sequence[float],
     fractions: Sequence[float],
     seeds: int,
     base: str,
@@ -41,7 +42,10 @@ def sweep(
     """The runs, those of one fraction and seed side by side, so that a study that is stopped early
     has whole comparisons. Raises TrainingError where something makes no sense or cannot be read."""
     patterns = sparse_patterns(sparsities)
-    others = _controls(controls, control_sparsity, data, base, max_tokens)
+    (control,) = sparse_patterns([control_sparsity])
+    if phases and control == DENSE:
+        raise StudyError("nothing to phase in: give a --control-sparsity above 0")
+    others = _controls(controls, control, data, base, max_tokens)
     sparse = [pattern for pattern in (*patterns, *others) if pattern != DENSE]
     first = TuningSettings(
         data=data,
@@ -66,14 +70,14 @@ def sweep(
                 for dropout in dropouts
                 if dropout != USUAL_DROPOUT
             ]
+            runs += [replace(here, attention=control, phase_in=phase).run() for phase in phases]
     return runs
 
 
 def _controls(
-    names: Sequence[str], sparsity: float, data: str, base: str, max_tokens: int
+    names: Sequence[str], pattern: AttentionPattern, data: str, base: str, max_tokens: int
 ) -> list[AttentionPattern]:
     found = []
-    (pattern,) = sparse_patterns([sparsity])
     for name in names:
         if name == NO_CONTROL:
             continue

@@ -53,7 +53,7 @@ def _order(settings: Mapping[str, Any]) -> tuple[Any, ...]:
     place = names.index(pattern["name"]) if pattern["name"] in names else len(names)
     return (
         *(settings["fraction"], place, -(pattern.get("density") or 1)),
-        *(settings["attention_dropout"], settings["seed"]),
+        *(settings["attention_dropout"], settings.get("phase_in", 0), settings["seed"]),
     )
 
 
@@ -64,6 +64,8 @@ def _order_of_first(group: Group) -> tuple[Any, ...]:
 def trained(settings: Mapping[str, Any]) -> str:
     """What a run was trained with, in words."""
     words = str(AttentionPattern.from_dict(settings["attention"]))
+    if phase := settings.get("phase_in"):
+        words += f", phased in over {100 * phase:g} % of the steps"
     dropout = settings["attention_dropout"]
     return words if dropout == USUAL_DROPOUT else f"{words}, attention dropout {dropout:g}"
 

@@ -39,6 +39,7 @@ def asked(base: Path, texts: Path, held_out: Path, **changes: Any) -> list[Run]:
         "controls": ["random", "band"],
         "control_sparsity": 0.8,
         "dropouts": [0.1, 0.3],
+        "phases": [0.5],
         "fractions": [0.5, 1.0],
         "seeds": 2,
         "base": str(base),
@@ -77,11 +78,12 @@ def test_no_band_is_nearer_to_the_density(lengths: list[int], density: float) ->
 def test_every_setting_gets_every_seed(base: Path, train_tsv: Path, dev_tsv: Path) -> None:
     runs = asked(base, train_tsv, dev_tsv)
     names = [run.name for run in runs]
-    # dense, two sparsities, two controls, and one dropout that is not the usual one.
-    assert len(set(names)) == len(names) == 6 * 2 * 2
+    # dense, two sparsities, two controls, one dropout that is not the usual one, one phased in.
+    assert len(set(names)) == len(names) == 7 * 2 * 2
     assert names[0] == "train_dense_fraction0.5_seed0"
     assert "train_topk-0.2_fraction1_seed1" in names
     assert "train_dense-dropout0.3_fraction1_seed1" in names
+    assert "train_topk-0.2-phased0.5_fraction1_seed1" in names
     dense = TuningSettings.from_dict(runs[0].settings)
     assert [str(pattern) for pattern in dense.inference][:3] == [
         "topk(density=0.5)",
@@ -97,7 +99,7 @@ def test_every_setting_gets_every_seed(base: Path, train_tsv: Path, dev_tsv: Pat
     ):
         with pytest.raises(StudyError, match=complaint):
             asked(base, train_tsv, dev_tsv, **changes)
-    assert len(asked(base, train_tsv, dev_tsv, controls=["none"])) == 4 * 2 * 2
+    assert len(asked(base, train_tsv, dev_tsv, controls=["none"])) == 5 * 2 * 2
 
 
 def test_a_subset_is_balanced_and_each_seeds_own(train_tsv: Path, dev_tsv: Path) -> None:
