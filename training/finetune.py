@@ -49,7 +49,7 @@ from training.data import (
 from training.distillation import check_states, load_teacher
 from training.errors import DataError, RunError
 from training.files import write_atomically
-from training.model import load_base
+from training.model import load_base, multiplies_bf16
 from training.phase_in import PhaseIn
 from training.trainer import BucketTrainer
 
@@ -252,8 +252,7 @@ def _arguments(settings: TrainingSettings, out: Path) -> TrainingArguments:
     distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1  # as torchrun says
     precision = settings.precision
     if precision == "auto":
-        in_hardware = torch.cuda.is_bf16_supported() if gpu else torch.cpu._is_amx_tile_supported()
-        precision = "bf16" if in_hardware else "fp32"
+        precision = "bf16" if multiplies_bf16() else "fp32"
     return TrainingArguments(
         output_dir=str(out / CHECKPOINTS),
         num_train_epochs=settings.epochs,

@@ -151,3 +151,10 @@ def _unreachable(base: str, error: Exception) -> BaseModelError:
         f"cannot load base {base!r} ({reason.strip()}). It takes a DistilBERT folder or hub name; "
         "without a network, use --base minilm"
     )
+
+
+def multiplies_bf16() -> bool:
+    """Whether the GPU, or the processor where there is none, multiplies bfloat16 in hardware."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_amx_tile_supported())

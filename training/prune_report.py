@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
@@ -18,7 +19,7 @@ from training.config import RunRecord
 from training.errors import RunError
 from training.files import whole_or_not_at_all, write_atomically
 from training.finetune import encode
-from training.model import load_checkpoint
+from training.model import load_checkpoint, multiplies_bf16
 from training.prune_search import Point, Searcher, pareto_front
 from training.pruning import TokenPruning
 
@@ -33,6 +34,7 @@ def search_run(
     plot: Path | None,
 ) -> None:
     """Searches on at most `sample` texts of each source, cut to `max_tokens`; see `Searcher`.
+    Multiplies in bfloat16 where the processor does that in hardware.
 
     Raises RunError where `run` is not finished or `output` is another search's, DataError where a
     source cannot be read.
@@ -51,6 +53,7 @@ def search_run(
         },
         "within": within,
         "max_tokens": limit,
+        "precision": "bf16" if multiplies_bf16() else "fp32",
     }
     with tqdm(desc="schedules", unit="schedule") as bar:
 
@@ -62,7 +65,8 @@ def search_run(
 
         known = {} if output is None else read_known(output, header)
         searcher = Searcher(model, encoded, known=known, measured=measured)
-        trace = searcher.search(within)
+        with torch.autocast("cpu", torch.bfloat16, enabled=header["precision"] == "bf16"):
+            trace = searcher.search(within)
     points = list(searcher.points.values())
     if output is not None:
         write(output, header, points, trace)
