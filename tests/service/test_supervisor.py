@@ -22,6 +22,7 @@ from service import keys
 from service.cores import threads_of_worker
 from service.memory import MALLOC
 from service.settings import Settings
+from service.tally import INTERVAL
 
 TEXTS = {"texts": ["a warm film with a fine cast"]}
 
@@ -152,6 +153,7 @@ def test_workers_count_together(models_dir: Path, tmp_path: Path) -> None:
         for number in range(20):
             # A connection each, so that both have some.
             assert httpx.post(f"{server.url}/predict", json=TEXTS, timeout=60).status_code == 200
+            time.sleep(3 * INTERVAL)  # after which the worker that counted has told it
             seen = [total(httpx.get(f"{server.url}/metrics").text) for _ in range(3)]
             assert seen == [number + 1] * 3  # whoever answers
 
