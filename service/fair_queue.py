@@ -46,10 +46,14 @@ class FairQueue(Generic[J]):
         self.quantum = quantum
         self._small: OrderedDict[J, None] = OrderedDict()
         self._big: OrderedDict[J, None] = OrderedDict()
-        self.tokens = 0  # that wait
-        self._small_tokens = self._big_tokens = 0  # of them
+        self._small_tokens = self._big_tokens = 0  # that wait
         self._big_turns = 0  # tokens of one turn of each big job
         self._credit = 0.0  # tokens that the big jobs may run before the small ones go on
+
+    @property
+    def tokens(self) -> int:
+        """That wait."""
+        return self._small_tokens + self._big_tokens
 
     def tokens_before(self, tokens: int) -> float:
         """About how many run before a job of `tokens` that is added now has its first turn."""
@@ -71,7 +75,7 @@ class FairQueue(Generic[J]):
             return
         if job.tokens <= self.quantum:
             self._small[job] = None
-            self._count_small(job.tokens)
+            self._small_tokens += job.tokens
         else:
             self._big[job] = None
             self._count_big(job.tokens, self.quantum)
@@ -80,7 +84,7 @@ class FairQueue(Generic[J]):
         """Takes `job` out with all that waits of it; nothing happens where it isn't in."""
         if job in self._small:
             del self._small[job]
-            self._count_small(-job.tokens)
+            self._small_tokens -= job.tokens
         elif job in self._big:
             del self._big[job]
             self._count_big(-job.tokens, -min(job.tokens, self.quantum))
@@ -112,7 +116,7 @@ class FairQueue(Generic[J]):
                 if tokens > left and taken:
                     return left
                 left -= self._run(taken, job, position, tokens)
-                self._count_small(-tokens)
+                self._small_tokens -= tokens
             del self._small[job]
         return left
 
@@ -145,11 +149,6 @@ class FairQueue(Generic[J]):
         taken.append((job, position))
         return tokens
 
-    def _count_small(self, tokens: int) -> None:
-        self.tokens += tokens
-        self._small_tokens += tokens
-
     def _count_big(self, tokens: int, turn: int) -> None:
-        self.tokens += tokens
         self._big_tokens += tokens
         self._big_turns += turn

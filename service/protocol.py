@@ -60,8 +60,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None  # runs while a client owes us headers
         self._unread: asyncio.TimerHandle | None = None  # and while it does not take an answer
         self._in_headers = False
-        self._first_bytes = 0  # of the piece in which headers began, and what was before and after
-        self._later_bytes = 0  # of the pieces since then
+        self._pending_bytes = 0  # that came while headers were not whole
         self._refused = False
         self.on_lost: Callable[[], None] | None = None
         self._extensions = {CONNECTION: self}
@@ -97,13 +96,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         unfinished = self._in_headers
-        if unfinished:
-            self._later_bytes += len(data)
-        else:
-            self._first_bytes, self._later_bytes = len(data), 0
         super().data_received(data)
         if unfinished and self._in_headers:  # the parser itself holds a header until it is whole
-            self._check_header_bytes(self._later_bytes)
+            self._pending_bytes += len(data)
+            self._check_header_bytes(self._pending_bytes)
         if self._owes_headers():
             self._start_timer()
 
@@ -111,13 +107,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
         self._in_headers = True
+        self._pending_bytes = 0
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
         self._stop_timer()
-        if self._first_bytes + self._later_bytes > self.bounds.max_header_bytes:  # with a body?
-            headers = sum(len(name) + len(value) + 4 for name, value in self.headers)
-            self._check_header_bytes(len(self.url) + headers)
+        headers = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        self._check_header_bytes(max(len(self.url) + headers, self._pending_bytes))
         if not self._refused:
             super().on_headers_complete()
 

@@ -22,7 +22,7 @@ from service.logs import wire_path
 
 logger = logging.getLogger("crisp.service")
 
-_SECURITY = {  # names in lower case, as in all of ASGI
+_SECURITY = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
     # JSON is nothing to run or to frame; the page brings a policy of its own.
@@ -113,5 +113,5 @@ class Reply:
 def _secured(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """`headers`, and what a browser must not do with an answer where they do not say it."""
     given = list(headers)
-    present = {name for name, _ in given}
+    present = {name.lower() for name, _ in given}
     return given + [header for header in _SECURITY.items() if header[0] not in present]

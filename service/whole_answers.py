@@ -46,9 +46,12 @@ class WholeAnswers(httptools_impl.RequestResponseCycle):
         """The bytes of a plain answer to a client that is there and reads; None for any other."""
         if self.disconnected or self.flow.write_paused or self.access_log or not self.keep_alive:
             return None
+        if self.scope["method"] == "HEAD":
+            return None
         headers = [*self.default_headers, *head.get("headers", ())]
         lines, length = [httptools_impl.STATUS_LINE[head["status"]]], b""
-        for name, value in headers:
+        for given, value in headers:
+            name = given.lower()
             if name == b"content-length":
                 length = value
             elif name in _NOT_PLAIN:
@@ -57,7 +60,7 @@ class WholeAnswers(httptools_impl.RequestResponseCycle):
         text = b"".join(lines)
         ends = len(headers) + 1
         clean = text.count(b"\n") == text.count(b"\r") == ends and not _FORBIDDEN.search(text)
-        if not clean or length != b"%d" % len(body) or self.scope["method"] == "HEAD":
+        if not clean or length != b"%d" % len(body):
             return None
         return text + b"\r\n" + body
 

@@ -49,7 +49,7 @@ from training.data import (
 from training.distillation import check_states, load_teacher
 from training.errors import DataError, RunError
 from training.files import write_atomically
-from training.model import load_base, multiplies_bf16
+from training.model import fastest_precision, load_base
 from training.phase_in import PhaseIn
 from training.trainer import BucketTrainer
 
@@ -252,7 +252,7 @@ def _arguments(settings: TrainingSettings, out: Path) -> TrainingArguments:
     distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1  # as torchrun says
     precision = settings.precision
     if precision == "auto":
-        precision = "bf16" if multiplies_bf16() else "fp32"
+        precision = fastest_precision("cuda" if gpu else "cpu")
     return TrainingArguments(
         output_dir=str(out / CHECKPOINTS),
         num_train_epochs=settings.epochs,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from transformers import (
@@ -153,8 +153,8 @@ def _unreachable(base: str, error: Exception) -> BaseModelError:
     )
 
 
-def multiplies_bf16() -> bool:
-    """Whether the GPU, or the processor where there is none, multiplies bfloat16 in hardware."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_amx_tile_supported())
+def fastest_precision(device: str) -> Literal["bf16", "fp32"]:
+    """bf16 where `device`, cuda or cpu, multiplies it in hardware."""
+    cuda = device == "cuda"
+    bf16 = torch.cuda.is_bf16_supported() if cuda else torch.cpu._is_amx_tile_supported()
+    return "bf16" if bf16 else "fp32"

@@ -19,7 +19,7 @@ from training.config import RunRecord
 from training.errors import RunError
 from training.files import whole_or_not_at_all, write_atomically
 from training.finetune import encode
-from training.model import load_checkpoint, multiplies_bf16
+from training.model import fastest_precision, load_checkpoint
 from training.prune_search import Point, Searcher, pareto_front
 from training.pruning import TokenPruning
 
@@ -53,7 +53,7 @@ def search_run(
         },
         "within": within,
         "max_tokens": limit,
-        "precision": "bf16" if multiplies_bf16() else "fp32",
+        "precision": fastest_precision(model.device.type),
     }
     with tqdm(desc="schedules", unit="schedule") as bar:
 
@@ -65,7 +65,9 @@ def search_run(
 
         known = {} if output is None else read_known(output, header)
         searcher = Searcher(model, encoded, known=known, measured=measured)
-        with torch.autocast("cpu", torch.bfloat16, enabled=header["precision"] == "bf16"):
+        with torch.autocast(
+            model.device.type, torch.bfloat16, enabled=header["precision"] == "bf16"
+        ):
             trace = searcher.search(within)
     points = list(searcher.points.values())
     if output is not None:

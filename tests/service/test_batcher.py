@@ -423,13 +423,16 @@ def test_only_who_is_alone_may_block_and_for_about_as_long_as_it_takes() -> None
     assert given == [None, known, None, known]
 
 
+def one_ahead(machine: Machine) -> tuple[Batcher[str, int], Lane[str, int]]:
+    """A batcher with short runs, one of which waits while another is under way."""
+    world = World(machine, Limits(batch_tokens=20, max_wait=1e9, ahead=1))
+    return world.batcher, world.lanes["sparse"]
+
+
 def test_a_run_ahead_is_given_while_another_is_under_way() -> None:
     async def scenario() -> tuple[int, int, int]:
-        loop = asyncio.get_running_loop()
         machine = Machine()
-        limits = Limits(batch_tokens=20, max_wait=1e9, ahead=1)
-        batcher = Batcher[str, int](machine.execute, limits, clock=loop.time)
-        lane = batcher.lane("sparse", "sparse")
+        batcher, lane = one_ahead(machine)
         async with asyncio.TaskGroup() as group:
             group.create_task(batcher.submit(lane, [[0] * 20] * 4))
             await asyncio.sleep(0.01)
@@ -440,11 +443,8 @@ def test_a_run_ahead_is_given_while_another_is_under_way() -> None:
 
 def test_what_comes_before_a_run_begins_joins_it_as_far_as_there_is_room() -> None:
     async def scenario() -> list[Ran]:
-        loop = asyncio.get_running_loop()
         machine = Machine()
-        limits = Limits(batch_tokens=20, max_wait=1e9, ahead=1)
-        batcher = Batcher[str, int](machine.execute, limits, clock=loop.time)
-        lane = batcher.lane("sparse", "sparse")
+        batcher, lane = one_ahead(machine)
         async with asyncio.TaskGroup() as group:
             for own in range(7):  # all while the first one runs
                 group.create_task(batcher.submit(lane, [[own] * 4]))
@@ -457,11 +457,8 @@ def test_what_comes_before_a_run_begins_joins_it_as_far_as_there_is_room() -> No
 
 def test_texts_that_run_again_because_one_failed_are_joined_by_none() -> None:
     async def scenario() -> list[Ran]:
-        loop = asyncio.get_running_loop()
         machine = Machine(bad=frozenset({1}))
-        limits = Limits(batch_tokens=20, max_wait=1e9, ahead=1)
-        batcher = Batcher[str, int](machine.execute, limits, clock=loop.time)
-        lane = batcher.lane("sparse", "sparse")
+        batcher, lane = one_ahead(machine)
         pair = [asyncio.create_task(batcher.submit(lane, [[own] * 4])) for own in (0, 1)]
         await asyncio.sleep(START + 9 * PER_TOKEN)  # it has failed, and its halves are to run
         other = asyncio.create_task(batcher.submit(lane, [[2] * 4]))
