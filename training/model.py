@@ -156,5 +156,6 @@ def _unreachable(base: str, error: Exception) -> BaseModelError:
 def fastest_precision(device: str) -> Literal["bf16", "fp32"]:
     """bf16 where `device`, cuda or cpu, multiplies it in hardware."""
     cuda = device == "cuda"
-    bf16 = torch.cuda.is_bf16_supported() if cuda else torch.cpu._is_amx_tile_supported()
+    cpu = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    bf16 = torch.cuda.is_bf16_supported() if cuda else cpu
     return "bf16" if bf16 else "fp32"
