@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -18,18 +19,21 @@ _JITTER = 0.1  # lengths are perturbed by up to 10 % before sorting, so that nei
 
 
 class Encodings(Dataset[dict[str, Any]]):
-    """Tokenised texts with their labels, as plain lists."""
+    """Tokenised texts with their labels, as plain lists; `expected`, where there are teachers, is
+    what they say of each: logits float32 [N, C]."""
 
     def __init__(self, input_ids: Sequence[Sequence[int]], labels: Sequence[int]) -> None:
         self.input_ids = input_ids
         self.labels = labels
         self.lengths = [len(ids) for ids in input_ids]
+        self.expected: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"input_ids": self.input_ids[index], "labels": self.labels[index]}
+        example = {"input_ids": self.input_ids[index], "labels": self.labels[index]}
+        return example if self.expected is None else example | {"expected": self.expected[index]}
 
 
 class LengthBuckets(Sampler[list[int]]):
@@ -99,10 +103,14 @@ def batches_by_length(lengths: Sequence[int], tokens: int) -> Iterator[list[int]
 
 
 def pad(examples: Sequence[dict[str, Any]], pad_token_id: int = 0) -> dict[str, Tensor]:
-    """Collates to input_ids int64 [B, S], attention_mask int64 [B, S] and labels int64 [B]."""
+    """Collates to input_ids int64 [B, S], attention_mask int64 [B, S] and labels int64 [B]; and
+    what teachers say, `expected` float32 [B, C]."""
     rows = [torch.tensor(example["input_ids"], dtype=torch.int64) for example in examples]
     input_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_token_id)
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(input_ids.shape[1])[None, :] < lengths[:, None]
     labels = torch.tensor([example["labels"] for example in examples], dtype=torch.int64)
-    return {"input_ids": input_ids, "attention_mask": mask.long(), "labels": labels}
+    batch = {"input_ids": input_ids, "attention_mask": mask.long(), "labels": labels}
+    if "expected" in examples[0]:
+        batch["expected"] = torch.tensor(np.stack([example["expected"] for example in examples]))
+    return batch

@@ -74,9 +74,10 @@ def train(
     prune: Prune = None,
     prune_floor: PruneFloor = 16,
     teacher: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Folder of a finished run, whose predictions are learned beside the labels."
+            help="Folder of a finished run, whose predictions are learned beside the labels. "
+            "Several times for an ensemble."
         ),
     ] = None,
     teacher_states: Annotated[
@@ -146,7 +147,7 @@ def train(
         attention=pattern,
         phase_in=phase_in,
         pruning=None if prune is None else TokenPruning.parse(prune, prune_floor),
-        teacher=teacher,
+        teachers=tuple(teacher or ()),
         teacher_states=teacher_states,
         epochs=epochs,
         seed=seed,

@@ -29,8 +29,8 @@ class TrainingSettings:
     attention: AttentionPattern = field(default_factory=AttentionPattern)
     phase_in: float = 0.0  # share of the steps over which links go down to the attention's density
     pruning: TokenPruning | None = None  # which tokens each layer passes on; none: all
-    teacher: str | None = None  # folder of a finished run, whose logits are learned too
-    teacher_states: bool = False  # and its hidden states
+    teachers: tuple[str, ...] = ()  # folders of finished runs, whose logits are learned too
+    teacher_states: bool = False  # and the hidden states of the one teacher
     feed_forward: tuple[int, ...] | None = None  # `crisp narrow`: widths by layer; none: the base's
     epochs: int = 3
     seed: int = 0
@@ -47,8 +47,8 @@ class TrainingSettings:
     label_column: str | None = None
 
     def __post_init__(self) -> None:
-        if self.teacher_states and self.teacher is None:
-            raise TrainingError("--teacher-states needs a --teacher, whose hidden states they are")
+        if self.teacher_states and len(self.teachers) != 1:
+            raise TrainingError("--teacher-states needs one --teacher, whose states they are")
         if not self.data:
             raise TrainingError("no training data: name a file or hub data set with --data")
         for name in ("epochs", "batch_size", "batch_tokens"):
@@ -76,6 +76,7 @@ class TrainingSettings:
             "attention": self.attention.to_dict(),
             "pruning": None if self.pruning is None else self.pruning.to_dict(),
             "feed_forward": None if self.feed_forward is None else list(self.feed_forward),
+            "teachers": list(self.teachers),
             "data": list(self.data),
             "dev": list(self.dev),
         }
@@ -84,6 +85,8 @@ class TrainingSettings:
     def from_dict(cls, values: dict[str, Any]) -> TrainingSettings:
         known = {f.name for f in fields(cls)}
         kept = {key: value for key, value in values.items() if key in known}
+        one = values.get("teacher")  # as runs were recorded while there was one at most
+        kept["teachers"] = tuple(values.get("teachers", () if one is None else (one,)))
         kept["attention"] = AttentionPattern.from_dict(values["attention"])
         if kept.get("pruning") is not None:
             kept["pruning"] = TokenPruning.from_dict(kept["pruning"])

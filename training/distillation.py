@@ -12,37 +12,16 @@ they go on teaching where the labels are known by heart.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import DistilBertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import DistilBertForSequenceClassification
 
 from training.errors import RunError
-from training.model import label_names_of, load_checkpoint
 from training.pruned_model import pruning_of
 
 TEMPERATURE = 2.0
 TEACHER_SHARE = 0.5  # of the loss; the rest is the labels'
-
-
-def load_teacher(
-    run: Path, label_names: Sequence[str], tokenizer: PreTrainedTokenizerFast
-) -> DistilBertForSequenceClassification:
-    """The model of a finished run, frozen, in evaluation mode.
-
-    Raises RunError where there is none, or it has other labels or another vocabulary than the
-    student, whose token ids it will get.
-    """
-    teacher, its_tokenizer, _ = load_checkpoint(run)
-    if label_names_of(teacher) != tuple(label_names):
-        raise RunError(
-            f"teacher {run} tells {', '.join(label_names_of(teacher))} apart, the data have the "
-            f"labels {', '.join(label_names)}"
-        )
-    if its_tokenizer.get_vocab() != tokenizer.get_vocab():
-        raise RunError(f"teacher {run} has another vocabulary than the base; give another --base")
-    return teacher.requires_grad_(False)
 
 
 def check_states(

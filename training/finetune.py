@@ -46,11 +46,12 @@ from training.data import (
     require_several_classes,
     without_overlap,
 )
-from training.distillation import check_states, load_teacher
+from training.distillation import check_states
 from training.errors import DataError, RunError
 from training.files import write_atomically
 from training.model import fastest_precision, load_base
 from training.phase_in import PhaseIn
+from training.teachers import load_teacher, mean_logits
 from training.trainer import BucketTrainer
 
 CHECKPOINTS = "checkpoints"
@@ -82,10 +83,9 @@ def finetune(
         seed=settings.seed,
     )
     teacher = None
-    if settings.teacher is not None:
-        teacher = load_teacher(Path(settings.teacher), train[0].label_names, tokenizer)
-        if settings.teacher_states:
-            check_states(teacher, model)
+    if settings.teacher_states:
+        teacher = load_teacher(Path(settings.teachers[0]), train[0].label_names, tokenizer)
+        check_states(teacher, model)
     limit = min(settings.max_tokens, model.config.max_position_embeddings)
     model.config.attention_dropout = settings.attention_dropout
     for module in model.modules():
@@ -96,6 +96,9 @@ def finetune(
         [ids for part in encoded for ids in part.input_ids],
         [label for part in encoded for label in part.labels],
     )
+    if settings.teachers:
+        names = train[0].label_names
+        pool.expected = mean_logits(settings.teachers, names, tokenizer, pool)
     evaluated = {f"dev{i}": encode(texts, tokenizer, limit) for i, texts in enumerate(dev)}
     trainer = BucketTrainer(
         model=model,

@@ -72,7 +72,7 @@ def narrow_run(
     settings = dataclasses.replace(
         record.settings,
         base=str(run),
-        teacher=str(run),
+        teachers=(str(run),),
         feed_forward=tuple(widths),
         data=tuple(data or record.settings.data),
         epochs=epochs,

@@ -1,4 +1,4 @@
-"""transformers' Trainer with our batches, and with a teacher where there is one."""
+"""transformers' Trainer with our batches, and with what teachers say where there are any."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from training.distillation import distillation_loss, states_loss
 class BucketTrainer(Trainer):
     """Trainer with length-bucketed batches, whose shares for each process we make ourselves.
 
-    `teacher`, where given, is a frozen classifier whose logits the model learns beside the labels,
-    and its hidden states where the settings ask for that; evaluation is by the labels alone.
+    Where the training texts say what is `expected` of them, the model learns those logits beside
+    the labels; and where `teacher`, a frozen classifier, is given, its hidden states too.
+    Evaluation is by the labels alone.
     """
 
     settings: TrainingSettings
@@ -42,16 +43,16 @@ class BucketTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        if self.teacher is None or not model.training:
+        expected = inputs.pop("expected", None)
+        if expected is None or not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"]
         texts = {name: tensor for name, tensor in inputs.items() if name != "labels"}
-        states = self.settings.teacher_states
-        with torch.no_grad():
-            expected = self.teacher.to(labels.device)(**texts, output_hidden_states=states)
-        outputs = model(**texts, output_hidden_states=states)
-        loss = distillation_loss(outputs.logits, expected.logits, labels)
-        if states:  # the first are the embeddings
-            pair = outputs.hidden_states[1:], expected.hidden_states[1:]
+        outputs = model(**texts, output_hidden_states=self.teacher is not None)
+        loss = distillation_loss(outputs.logits, expected, labels)
+        if self.teacher is not None:
+            with torch.no_grad():
+                theirs = self.teacher.to(labels.device)(**texts, output_hidden_states=True)
+            pair = outputs.hidden_states[1:], theirs.hidden_states[1:]  # the first are embeddings
             loss = loss + states_loss(*pair, texts["attention_mask"])
         return (loss, outputs) if return_outputs else loss

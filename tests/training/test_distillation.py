@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from training.batches import Encodings
 from training.config import RunRecord, TrainingSettings
 from training.distillation import (
     TEACHER_SHARE,
     TEMPERATURE,
     check_states,
     distillation_loss,
-    load_teacher,
     states_loss,
 )
 from training.errors import RunError, TrainingError
@@ -29,6 +29,7 @@ from training.narrow import narrow_run
 from training.pattern import AttentionPattern
 from training.pruned_model import pruning_of
 from training.pruning import TokenPruning
+from training.teachers import load_teacher, mean_logits
 
 logit = st.floats(-10, 10, width=32)
 
@@ -89,7 +90,7 @@ def test_a_pruned_student_learns_from_the_run_it_started_from(
     student = replace(
         settings,
         base=str(dense),
-        teacher=str(dense),
+        teachers=(str(dense),),
         pruning=TokenPruning((0.5,), floor=4),
         epochs=1,
     )
@@ -159,7 +160,7 @@ def test_a_narrow_student_learns_the_states_of_its_teacher(
         return loss
 
     monkeypatch.setattr("training.trainer.states_loss", recorded)
-    asked = replace(settings, base=str(tmp_path / "narrow"), teacher=str(dense), epochs=6)
+    asked = replace(settings, base=str(tmp_path / "narrow"), teachers=(str(dense),), epochs=6)
     finetune(replace(asked, teacher_states=True), tmp_path / "taught")
     assert sum(seen[-5:]) < 0.9 * sum(seen[:5])
 
@@ -167,9 +168,9 @@ def test_a_narrow_student_learns_the_states_of_its_teacher(
 def test_states_that_cannot_be_compared_are_refused(
     settings: TrainingSettings, dense: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(TrainingError, match="needs a --teacher"):
+    with pytest.raises(TrainingError, match="needs one --teacher"):
         replace(settings, teacher_states=True)
-    pruned = replace(settings, teacher=str(dense), teacher_states=True)
+    pruned = replace(settings, teachers=(str(dense),), teacher_states=True)
     with pytest.raises(RunError, match="student drops tokens"):
         finetune(replace(pruned, pruning=TokenPruning((0.5,))), tmp_path / "pruned")
     assert not (tmp_path / "pruned").exists()
@@ -177,3 +178,31 @@ def test_states_that_cannot_be_compared_are_refused(
     student.config.n_layers = 1
     with pytest.raises(RunError, match="n_layers is 2, the student's 1"):
         check_states(teacher, student)
+
+
+def test_an_ensemble_says_the_mean_of_what_its_runs_say_and_remembers_it(
+    settings: TrainingSettings, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.teachers.fastest_precision", lambda _: "fp32")
+    finetune(replace(settings, seed=1, epochs=1), tmp_path / "other")
+    runs, names = [str(dense), str(tmp_path / "other")], ("negative", "positive")
+    _, tokenizer = load_base(settings.base, names, AttentionPattern())
+    texts = Encodings([[2, 5, 6, 3], [2, 7, 3], [2, 9, 8, 7, 6, 3]], [0, 1, 0])
+    expected = torch.zeros(3, 2)
+    for run in runs:
+        model, _, _ = load_checkpoint(Path(run))
+        for i, ids in enumerate(texts.input_ids):
+            with torch.no_grad():
+                expected[i] += model(input_ids=torch.tensor([ids])).logits[0] / 2
+    found = mean_logits(runs, names, tokenizer, texts)
+    torch.testing.assert_close(torch.tensor(found), expected, atol=1e-5, rtol=1e-4)
+
+    monkeypatch.setattr("training.teachers._logits", None)  # is not computed again
+    again = mean_logits(runs, names, tokenizer, texts)
+    assert (again == found).all()
+    with pytest.raises(TypeError):  # other texts would be
+        mean_logits(runs, names, tokenizer, Encodings(texts.input_ids[:2], texts.labels[:2]))
+
+    monkeypatch.undo()
+    finetune(replace(settings, teachers=tuple(runs), epochs=1), tmp_path / "student")
+    assert RunRecord.load(tmp_path / "student").settings.teachers == tuple(runs)

@@ -119,7 +119,7 @@ def test_a_narrow_run_says_what_the_run_says(run: Path, tmp_path: Path) -> None:
     assert measured["accuracy"] == accuracy(out)
     saved = RunRecord.load(out)
     assert saved.settings.feed_forward == (12, 20)
-    assert (saved.settings.base, saved.settings.teacher) == (str(run), str(run))
+    assert (saved.settings.base, saved.settings.teachers) == (str(run), (str(run),))
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in run.iterdir())
 
 
@@ -162,7 +162,7 @@ def test_it_can_be_trained_on_and_exported(run: Path, tmp_path: Path) -> None:
     model, _ = load_base(str(out), record.label_names, AttentionPattern("dense"))
     assert feed_forward_of(model) == (12, 20)
     trained = dataclasses.replace(
-        record.settings, base=str(out), teacher=str(run), feed_forward=None, epochs=1
+        record.settings, base=str(out), teachers=(str(run),), feed_forward=None, epochs=1
     )
     finetune(trained, tmp_path / "trained")
     assert feed_forward_of(load_checkpoint(tmp_path / "trained")[0]) == (12, 20)
