@@ -49,6 +49,7 @@ from training.data import (
 from training.distillation import check_states
 from training.errors import DataError, RunError
 from training.files import write_atomically
+from training.memory import keep_freed_memory
 from training.model import fastest_precision, load_base
 from training.phase_in import PhaseIn
 from training.teachers import load_teacher, mean_logits
@@ -121,6 +122,7 @@ def finetune(
         write_atomically(out / SETTINGS_FILE, _as_json(settings))
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressBar([texts.name for texts in dev]))
+    keep_freed_memory()
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=checkpoint)
     if averages:
