@@ -42,7 +42,7 @@ from export.manifest import (
 from export.op_library import OpLibrary, find_op_library
 from export.parity import disagreement, fp32_difference, onnx_logits
 from export.quantize import quantize
-from training.attention.registry import CONFIG_FIELD
+from training.attention.registry import set_attention
 from training.batches import Encodings
 from training.config import DataRecord, RunRecord
 from training.data import LabelledTexts
@@ -89,7 +89,7 @@ def export_run(
         calibrated = record.read(calibration or record.settings.data, "train")
     model, tokenizer, trained = load_checkpoint(run)
     if pattern is not None:
-        setattr(model.config, CONFIG_FIELD, pattern.to_dict())
+        set_attention(model.config, pattern)
     if pruning is not None:
         prune_model(model, pruning)
     out.parent.mkdir(parents=True, exist_ok=True)

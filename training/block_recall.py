@@ -26,7 +26,7 @@ from transformers import DistilBertForSequenceClassification
 from transformers.models.distilbert.modeling_distilbert import TransformerBlock
 
 from training.attention.blocktopk import blocktopk_links
-from training.attention.registry import CONFIG_FIELD
+from training.attention.registry import set_attention
 from training.attention.topk import topk_links
 from training.config import RunRecord
 from training.errors import TrainingError
@@ -119,7 +119,7 @@ def _measure(
 ) -> list[dict[str, float]]:
     (texts,) = RunRecord.load(run).read([data], "validation")
     model, tokenizer, _ = load_checkpoint(run)
-    setattr(model.config, CONFIG_FIELD, AttentionPattern().to_dict())
+    set_attention(model.config, AttentionPattern())
     rows = []
     for length in lengths:
         limit = min(length, model.config.max_position_embeddings)

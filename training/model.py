@@ -20,7 +20,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from training.attention.registry import CONFIG_FIELD, IMPLEMENTATION, register_attention
+from training.attention.registry import (
+    CONFIG_FIELD,
+    IMPLEMENTATION,
+    attention_of,
+    register_attention,
+)
 from training.errors import BaseModelError, RunError
 from training.hub import hub_is_reachable
 from training.minilm import minilm_config, minilm_folder, minilm_state
@@ -117,8 +122,7 @@ def load_checkpoint(
         folder, config=config, attn_implementation=IMPLEMENTATION, dtype=torch.float32
     )
     prune_model(model, pruning_of(model))
-    pattern = AttentionPattern.from_dict(getattr(config, CONFIG_FIELD))
-    return model.eval(), _tokenizer(folder), pattern
+    return model.eval(), _tokenizer(folder), attention_of(config)
 
 
 def label_names_of(model: DistilBertForSequenceClassification) -> tuple[str, ...]:

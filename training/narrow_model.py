@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-FEED_FORWARD_FIELD = "crisp_feed_forward"  # of the model's config, beside registry.CONFIG_FIELD
+FEED_FORWARD_FIELD = "crisp_feed_forward"  # of the model's config, beside that of the attention
 
 
 class NarrowDistilBert(DistilBertForSequenceClassification):

@@ -15,7 +15,7 @@ from typing import Any
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
-from training.attention.registry import CONFIG_FIELD
+from training.attention.registry import set_attention
 from training.errors import TrainingError
 from training.pattern import AttentionPattern
 
@@ -55,4 +55,4 @@ class PhaseIn(TrainerCallback):
         self._use(self._pattern)
 
     def _use(self, pattern: AttentionPattern) -> None:
-        setattr(self._config, CONFIG_FIELD, pattern.to_dict())
+        set_attention(self._config, pattern)

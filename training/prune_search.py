@@ -21,12 +21,11 @@ import numpy as np
 from scipy.special import log_softmax
 from transformers import DistilBertForSequenceClassification
 
-from training.attention.registry import CONFIG_FIELD
+from training.attention.registry import attention_of
 from training.batches import Encodings
 from training.cost import EncoderShape, multiply_adds
 from training.evaluate import logits_of
 from training.narrow_model import feed_forward_of
-from training.pattern import AttentionPattern
 from training.pruned_model import prune_model
 from training.pruning import TokenPruning
 
@@ -87,7 +86,7 @@ class Searcher:
         self.points = dict(known or {})
         config = model.config
         self.shape = EncoderShape(config.n_layers, config.dim, feed_forward_of(model))
-        self.pattern = AttentionPattern.from_dict(getattr(config, CONFIG_FIELD))
+        self.pattern = attention_of(config)
 
     @property
     def start(self) -> TokenPruning:

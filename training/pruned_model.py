@@ -21,11 +21,11 @@ from transformers.models.distilbert.modeling_distilbert import (
     TransformerBlock,
 )
 
-from training.attention.registry import CONFIG_FIELD, sparse_attention
+from training.attention.registry import attention_of, sparse_attention
 from training.pattern import AttentionPattern
 from training.pruning import TokenPruning
 
-PRUNING_FIELD = "crisp_pruning"  # of the model's config, beside registry.CONFIG_FIELD
+PRUNING_FIELD = "crisp_pruning"  # of the model's config, beside that of the attention
 
 
 def prune_model(model: DistilBertForSequenceClassification, pruning: TokenPruning | None) -> None:
@@ -70,7 +70,7 @@ class PrunedTransformer(nn.Module):
         valid = mask.to(hidden.device, torch.bool)
         lengths: list[int] = valid.sum(dim=1).tolist()
         pruning = _pruning_in(self.config)
-        pattern = AttentionPattern.from_dict(getattr(self.config, CONFIG_FIELD))
+        pattern = attention_of(self.config)
         for i, layer in enumerate(self.layer):
             assert isinstance(layer, TransformerBlock)
             context, probabilities = _attend(layer.attention, hidden, valid, pattern)

@@ -18,7 +18,7 @@ from export.half import to_half
 from export.model_folder import weights_of
 from export.op_library import OpLibrary, find_op_library, make_session
 from export.packing import pack
-from training.attention.registry import CONFIG_FIELD, IMPLEMENTATION, register_attention
+from training.attention.registry import IMPLEMENTATION, register_attention, set_attention
 from training.pattern import CONTROLS, AttentionPattern
 from training.pruned_model import prune_model
 from training.pruning import TokenPruning
@@ -53,7 +53,7 @@ def tiny(
         num_labels=3,
         **(sizes | changes),
     )
-    setattr(config, CONFIG_FIELD, pattern.to_dict())
+    set_attention(config, pattern)
     config._attn_implementation = IMPLEMENTATION
     model = DistilBertForSequenceClassification(config).eval()
     prune_model(model, pruning)

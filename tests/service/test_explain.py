@@ -31,7 +31,7 @@ from service.explain import ExplainedModel, Explanation, explain, explain_tokens
 from service.explained_graph import explained_graph
 from service.settings import BUNDLED_MODELS, Settings
 from training import pruned_model
-from training.attention.registry import CONFIG_FIELD
+from training.attention.registry import set_attention
 from training.pattern import AttentionPattern
 from training.pruning import TokenPruning
 
@@ -92,7 +92,7 @@ def case(
     torch.manual_seed(1)
     model = DistilBertForSequenceClassification(config).eval()
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    setattr(config, CONFIG_FIELD, pattern.to_dict())
+    set_attention(config, pattern)
     model.distilbert.transformer = pruned_model.PrunedTransformer(  # type: ignore[assignment]
         model.distilbert.transformer.layer, config
     )

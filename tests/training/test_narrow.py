@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import crisp
 from export.model_folder import export_run
 from training import narrow
-from training.attention.registry import CONFIG_FIELD
+from training.attention.registry import attention_of
 from training.config import RunRecord, TrainingSettings
 from training.errors import RunError
 from training.evaluate import evaluate_run
@@ -111,7 +111,7 @@ def test_a_narrow_run_says_what_the_run_says(run: Path, tmp_path: Path) -> None:
     model, _, pattern = load_checkpoint(out)
     assert isinstance(model, NarrowDistilBert)
     assert feed_forward_of(model) == (12, 20)
-    assert pattern == AttentionPattern.from_dict(getattr(model.config, CONFIG_FIELD))
+    assert pattern == attention_of(model.config)
     assert accuracy(run) > 0.9
     assert accuracy(out) >= accuracy(run) - 0.05
     (entry,) = record.history

@@ -15,7 +15,7 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 from typer.testing import CliRunner
 
 import crisp
-from training.attention.registry import CONFIG_FIELD, IMPLEMENTATION, register_attention
+from training.attention.registry import IMPLEMENTATION, register_attention, set_attention
 from training.attention.registry import sparse_attention as attend
 from training.config import RunRecord
 from training.errors import PruningError
@@ -53,7 +53,7 @@ def small_model(
         n_heads=2,
         initializer_range=0.5,
     )
-    setattr(config, CONFIG_FIELD, pattern.to_dict())
+    set_attention(config, pattern)
     config._attn_implementation = IMPLEMENTATION
     model = DistilBertForSequenceClassification(config)
     if pruning is not None:

@@ -48,6 +48,16 @@ IMPLEMENTATION = "crisp"
 CONFIG_FIELD = "crisp_attention"
 
 
+def attention_of(config: Any) -> AttentionPattern:
+    """The pattern that a model's `config` holds."""
+    return AttentionPattern.from_dict(getattr(config, CONFIG_FIELD))
+
+
+def set_attention(config: Any, pattern: AttentionPattern) -> None:
+    """Lets the model of `config` attend by `pattern` from now on."""
+    setattr(config, CONFIG_FIELD, pattern.to_dict())
+
+
 def sparse_attention(
     query: Tensor,
     key: Tensor,
@@ -95,7 +105,6 @@ def _transformers_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    config: Any = module.config
     if attention_mask is None:  # nothing is padded
         attention_mask = torch.ones(query.shape[0], key.shape[2], dtype=torch.bool).to(query.device)
     context, probabilities = sparse_attention(
@@ -103,7 +112,7 @@ def _transformers_attention(
         key,
         value,
         attention_mask.bool(),
-        AttentionPattern.from_dict(getattr(config, CONFIG_FIELD)),
+        attention_of(module.config),
         scaling=scaling,
         dropout=dropout,
         training=module.training,

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import DistilBertForSequenceClassification
 
-from training.attention.registry import CONFIG_FIELD, LINK_RULES
+from training.attention.registry import LINK_RULES, attention_of
 from training.block_recall import layer_scores
 from training.pattern import AttentionPattern
 from training.study.stability import Floats, Rows, joined, rows_of
@@ -75,7 +75,7 @@ def inspect_layers(
     measured: AttentionPattern,
 ) -> list[LayerRows]:
     """The rows of each layer over `texts`, token ids without padding."""
-    pattern = AttentionPattern.from_dict(getattr(model.config, CONFIG_FIELD))
+    pattern = attention_of(model.config)
     found: list[list[LayerRows]] = [[] for _ in range(model.config.n_layers)]
     with torch.inference_mode():
         for ids in tqdm(texts, desc="inspecting", unit="text"):

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import DistilBertForSequenceClassification, PreTrainedTokenizerFast
 
-from training.attention.registry import CONFIG_FIELD
+from training.attention.registry import attention_of
 from training.block_recall import layer_scores
 from training.config import RunRecord
 from training.data import LabelledTexts
@@ -114,7 +114,7 @@ def _inspected(
 ) -> dict[str, Any]:
     layers = inspect_layers(model, ids, measured)
     return {
-        "attention": getattr(model.config, CONFIG_FIELD),
+        "attention": attention_of(model.config).to_dict(),
         "layers": [layer.summary() for layer in layers],
     }
 
@@ -140,7 +140,7 @@ def _flips(
 
 def _maps(model: DistilBertForSequenceClassification, ids: Sequence[int]) -> list[Any]:
     """Attention [L, L] of each layer on one text, mean over the heads."""
-    pattern = AttentionPattern.from_dict(getattr(model.config, CONFIG_FIELD))
+    pattern = attention_of(model.config)
     with torch.inference_mode():
         return [
             scores.masked_fill(~links_of(scores, pattern), -torch.inf)

@@ -26,7 +26,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from training.attention.registry import CONFIG_FIELD
+from training.attention.registry import attention_of, set_attention
 from training.batches import Encodings
 from training.config import RUN_FILE, TrainingSettings
 from training.data import LabelledTexts, read_examples
@@ -195,11 +195,10 @@ def _measure(
     pattern: AttentionPattern | None = None,
 ) -> dict[str, Any]:
     """Accuracy, loss, and whether each text is told right, as a string of 0 and 1."""
-    before = getattr(model.config, CONFIG_FIELD)
-    if pattern is not None:
-        setattr(model.config, CONFIG_FIELD, pattern.to_dict())
+    trained = attention_of(model.config)
+    set_attention(model.config, pattern or trained)
     logits = logits_of(model, texts)
-    setattr(model.config, CONFIG_FIELD, before)
+    set_attention(model.config, trained)
     labels = np.asarray(texts.labels)
     right = logits.argmax(axis=1) == labels
     losses = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels]

@@ -43,8 +43,8 @@ def sweep(
     has whole comparisons. Raises TrainingError where something makes no sense or cannot be read."""
     patterns = sparse_patterns(sparsities)
     (control,) = sparse_patterns([control_sparsity])
-    if phases and control == DENSE:
-        raise StudyError("nothing to phase in: give a --control-sparsity above 0")
+    if control == DENSE and (phases or set(controls) - {NO_CONTROL}):
+        raise StudyError("controls and phases need a --control-sparsity above 0")
     others = _controls(controls, control, data, base, max_tokens)
     sparse = [pattern for pattern in (*patterns, *others) if pattern != DENSE]
     first = TuningSettings(
@@ -85,8 +85,6 @@ def _controls(
             raise StudyError(
                 f"unknown control {name!r}; known: {', '.join((*CONTROLS, NO_CONTROL))}"
             )
-        if pattern == DENSE:
-            raise StudyError("controls need a sparsity above 0: give another --control-sparsity")
         if name == "band":
             found.append(band_of_density(pattern.density or 1.0, _lengths(data, base, max_tokens)))
         else:
