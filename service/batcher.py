@@ -30,20 +30,12 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
-from typing import Generic, Protocol
+from typing import Generic
 
 from service.admission import Admission, Limits, Margin, check, estimated_wait
-from service.lanes import Expired, Ids, Lane, M, R, Request, Run, Spent
+from service.lanes import Expired, Ids, Lane, M, Observer, R, Request, Run, Spent
 
 _TURNS_IN_A_RUN = 4  # of a request that has many texts: others share the run with it
-
-
-class Observer(Protocol):
-    """Is told what happens, to count it."""
-
-    def queued(self, lane: str, requests: int, tokens: int) -> None: ...
-    def waited(self, lane: str, seconds: float) -> None: ...
-    def ran(self, lane: str, texts: int, tokens: int, seconds: float, speed: float) -> None: ...
 
 
 class Batcher(Generic[M, R]):

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from service.fair_queue import FairQueue, Job
 from service.speed import Speed
@@ -22,6 +22,14 @@ class Expired(Exception):
     def __init__(self, started: bool) -> None:
         super().__init__("the deadline passed " + ("in its run" if started else "in the queue"))
         self.started = started
+
+
+class Observer(Protocol):
+    """Is told what happens, to count it."""
+
+    def queued(self, lane: str, requests: int, tokens: int) -> None: ...
+    def waited(self, lane: str, seconds: float) -> None: ...
+    def ran(self, lane: str, texts: int, tokens: int, seconds: float, speed: float) -> None: ...
 
 
 @dataclass(frozen=True)
