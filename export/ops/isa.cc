@@ -31,6 +31,8 @@ const char* name_of(Isa isa) {
   switch (isa) {
     case Isa::kAmx:
       return "amx";
+    case Isa::kAvx512Bf16:
+      return "avx512bf16";
     case Isa::kAvx512Vnni:
       return "avx512vnni";
     case Isa::kAvx512:
@@ -49,9 +51,11 @@ bool is_supported(Isa isa) {
 #if defined(__x86_64__)
   switch (isa) {
     case Isa::kAmx:
-      return is_supported(Isa::kAvx512Vnni) && __builtin_cpu_supports("amx-tile") &&
+      return is_supported(Isa::kAvx512Bf16) && __builtin_cpu_supports("amx-tile") &&
              __builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") &&
-             __builtin_cpu_supports("avx512bf16") && may_use_tiles();
+             may_use_tiles();
+    case Isa::kAvx512Bf16:
+      return is_supported(Isa::kAvx512Vnni) && __builtin_cpu_supports("avx512bf16");
     case Isa::kAvx512Vnni:
       return is_supported(Isa::kAvx512) && __builtin_cpu_supports("avx512vnni");
     case Isa::kAvx512:
@@ -89,6 +93,7 @@ Isa choose_isa() {
 AttendChunk kernel_for(Isa isa) {
 #if defined(__x86_64__)
   if (isa == Isa::kAmx) return amx::attend_chunk;
+  if (isa == Isa::kAvx512Bf16) return avx512bf16::attend_chunk;
   if (isa == Isa::kAvx512 || isa == Isa::kAvx512Vnni) return avx512::attend_chunk;
   if (isa == Isa::kAvx2 || isa == Isa::kAvxVnni) return avx2::attend_chunk;
 #else
@@ -100,7 +105,7 @@ AttendChunk kernel_for(Isa isa) {
 const RowKernel& row_kernel_for(Isa isa) {
 #if defined(__x86_64__)
   if (isa == Isa::kAmx) return amx::kRowKernel;
-  if (isa == Isa::kAvx512Vnni) return avx512vnni::kRowKernel;
+  if (isa == Isa::kAvx512Vnni || isa == Isa::kAvx512Bf16) return avx512vnni::kRowKernel;
   if (isa == Isa::kAvx512) return avx512::kRowKernel;
   if (isa == Isa::kAvxVnni) return avxvnni::kRowKernel;
   if (isa == Isa::kAvx2) return avx2::kRowKernel;

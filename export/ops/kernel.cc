@@ -12,7 +12,8 @@
 //   scores      a panel at a time, rows x two vectors in registers
 //   softmax     a row at a time: threshold of top-k, exp, sum
 //   context     numerators x values, again rows x two vectors in registers
-// or, by AMX and where the operands allow to round, the same in tiles of bfloat16 (kernel_bf16.h).
+// or, where the operands allow to round and the processor has products of bfloat16, the same with
+// those (kernel_bf16.h).
 #include "kernel.h"
 
 #include <stdint.h>
@@ -23,7 +24,9 @@
 #include "kernel_tile.h"
 #include "kernel_vectors.h"
 #if defined(__AMX_BF16__)
-#include "kernel_bf16.h"
+#include "kernel_bf16_amx.h"
+#elif defined(__AVX512BF16__)
+#include "kernel_bf16_vectors.h"
 #endif
 
 namespace crisp {
@@ -92,7 +95,7 @@ void pack(const Operands& operands, const float* keys, const QueryRows& rows, Wo
   const int64_t head_size = operands.head_size;
   const int64_t hidden = operands.num_heads * head_size;
   const float* values = keys + hidden;
-#if defined(__AMX_BF16__)
+#if defined(__AVX512BF16__)
   work.bf16 = operands.bf16 && has_tiles(head_size) &&
               pack_values_bf16(values, 3 * hidden, rows.length, head_size,
                                reinterpret_cast<uint16_t*>(work.packed.values));
@@ -163,8 +166,13 @@ void attend_rows(const Operands& operands, const Chunk& chunk, const QueryRows& 
       attend_tile_bf16(tile, count);
       continue;
     }
+#elif defined(__AVX512BF16__)
+    if (work.bf16) {
+      attend_tile<PairProducts>(tile, count);
+      continue;
+    }
 #endif
-    attend_tile(tile, count);
+    attend_tile<FloatProducts>(tile, count);
   }
 }
 

@@ -60,6 +60,9 @@ static constexpr int64_t scratch_floats(int64_t longest, int64_t blocks, int64_t
 namespace amx {
 void attend_chunk(const Operands& operands, const Chunk& chunk);
 }
+namespace avx512bf16 {
+void attend_chunk(const Operands& operands, const Chunk& chunk);
+}
 namespace avx512 {
 void attend_chunk(const Operands& operands, const Chunk& chunk);
 }

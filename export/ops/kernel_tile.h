@@ -86,13 +86,12 @@ __attribute__((noinline)) void score_panel(const float* queries, int64_t query_s
 
 // Scores of every key that is looked at, -inf for those that a row does not see, and the highest of
 // each row.
-template <int kRows>
-void score_keys(const Tile& tile, Floats* highest) {
+template <int kRows, typename Products>
+void score_keys(const Tile& tile, const Products& products, Floats* highest) {
   for (int64_t slot = 0; slot < tile.panels.count; ++slot) {
     const int64_t first_key = tile.panels.number[slot] * kPanel;
     float* scores = tile.scores + slot * kRows * kPanel;
-    score_panel<kRows>(tile.queries, tile.query_stride,
-                       tile.packed.keys + first_key * tile.head_size, tile.head_size, scores);
+    products.score(tile.panels.number[slot], scores);
     if (tile.panels.partial[slot]) hide_unseen<kRows>(tile.sight, first_key, scores);
 #pragma GCC unroll 8
     for (int row = 0; row < kRows; ++row) {
@@ -183,6 +182,33 @@ void weigh_nonfinite_values(const float* numerators, const int32_t* panels, int6
   }
 }
 
+// The two products of a tile, of floats.
+template <int kRows>
+struct FloatProducts {
+  explicit FloatProducts(const Tile& of) : tile(of) {}
+
+  // Scores [kRows][kPanel] of one panel of keys.
+  void score(int64_t panel, float* scores) const {
+    score_panel<kRows>(tile.queries, tile.query_stride,
+                       tile.packed.keys + panel * kPanel * tile.head_size, tile.head_size, scores);
+  }
+
+  // Adds numerators [count][kRows][kPanel] x values of those panels to the sums.
+  void weigh(const float* numerators, const int32_t* panels, int64_t count) const {
+    const int64_t value_stride = tile.packed.value_stride;
+    if (!tile.packed.values_finite) {
+      return weigh_nonfinite_values<kRows>(numerators, panels, count, tile.packed.values,
+                                           value_stride, tile.sums);
+    }
+    for (int64_t column = 0; column < value_stride; column += kPanel) {
+      weigh_values<kRows>(numerators, panels, count, tile.packed.values + column, value_stride,
+                          tile.sums + column);
+    }
+  }
+
+  const Tile& tile;
+};
+
 // ---------------------------------------------------------------- received
 
 // Adds the rows' probabilities to what the keys received: NaN from a row without a softmax, to the
@@ -243,14 +269,15 @@ void finish_tile(const Tile& tile, const Floats* sum_lanes, int64_t rows) {
   if (tile.received != nullptr) add_received<kRows>(tile, inverse_sum, rows);
 }
 
-template <int kRows>
-void attend_tile(const Tile& tile) {
+template <template <int> class Products, int kRows>
+void attend_whole_tile(const Tile& tile) {
   const int64_t value_stride = tile.packed.value_stride;
   const Exp exp(1.0f / __builtin_sqrtf(static_cast<float>(tile.head_size)));
+  Products<kRows> products(tile);
 
   Floats highest_lanes[kRows];
   for (int row = 0; row < kRows; ++row) highest_lanes[row] = all(-kInfinity);
-  score_keys<kRows>(tile, highest_lanes);
+  score_keys<kRows>(tile, products, highest_lanes);
 
   const bool has_threshold = tile.top_k && tile.rows.kept < tile.rows.length;
   float highest[kRows];
@@ -274,28 +301,19 @@ void attend_tile(const Tile& tile) {
                                      : numerators<kRows, false>(from, count, highest[row], 0.0f,
                                                                 exp, sum_lanes[row]);
     }
-    const int32_t* panels = tile.panels.number + slot;
-    if (tile.packed.values_finite) {
-      for (int64_t column = 0; column < value_stride; column += kPanel) {
-        weigh_values<kRows>(scores, panels, count, tile.packed.values + column, value_stride,
-                            tile.sums + column);
-      }
-    } else {
-      weigh_nonfinite_values<kRows>(scores, panels, count, tile.packed.values, value_stride,
-                                    tile.sums);
-    }
+    products.weigh(scores, tile.panels.number + slot, count);
   }
 
   finish_tile<kRows>(tile, sum_lanes, kRows);
 }
 
 // For a number of rows that is known at run time only.
-template <int kRows = kTileRows>
+template <template <int> class Products, int kRows = kTileRows>
 void attend_tile(const Tile& tile, int64_t rows) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return attend_tile<kRows - 1>(tile, rows);
+    if (rows < kRows) return attend_tile<Products, kRows - 1>(tile, rows);
   }
-  attend_tile<kRows>(tile);
+  attend_whole_tile<Products, kRows>(tile);
 }
 
 }  // namespace

@@ -100,7 +100,7 @@ void register_all(Isa isa, double peak) {
   add("blocktopk_64_0.125", blocktopk(), Queries::kAll, false);
   add("blocktopk_64_0.125_received", blocktopk(), Queries::kAll, true);
   add("dense_first", dense(), Queries::kFirst, false);
-  if (isa != Isa::kAmx) return;
+  if (isa < Isa::kAvx512Bf16) return;
   add("dense_bf16", dense(), Queries::kAll, false, true);
   add("blocktopk_64_0.125_bf16", blocktopk(), Queries::kAll, false, true);
   add("dense_first_bf16", dense(), Queries::kFirst, false, true);
