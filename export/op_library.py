@@ -101,7 +101,7 @@ def session_options(
     """The options of `make_session`, chosen by what `export.bench.session_options` measures.
 
     `precision` is that of the weights: beside int8 ones, attention may round as well, and
-    multiplies in bfloat16 where the processor has AMX.
+    multiplies in bfloat16 where the processor does (AMX, AVX512-BF16).
     """
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")

@@ -99,7 +99,7 @@ void add_operators(Ort::CustomOpDomain& domain, bool bf16) {
 }  // namespace crisp
 
 // The entry "crisp.bf16" = "1" of the session's options, made before, lets attention multiply in
-// bfloat16 where the processor has AMX.
+// bfloat16 where the processor does.
 extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
     OrtSessionOptions* options, const OrtApiBase* base) {
   if (crisp::has_entry(options, base, "crisp.bf16")) {
