@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "kernel_blocks.h"
+#include "kernel_floats.h"
 #include "kernel_pack.h"
 #include "kernel_panels.h"
 #include "kernel_tile.h"
