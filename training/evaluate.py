@@ -9,22 +9,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from scipy.special import log_softmax
-from tqdm import tqdm
 from transformers import DistilBertForSequenceClassification
 
-from training.batches import Encodings, batches_by_length, pad
+from training.batches import Encodings
 from training.config import DataRecord, RunRecord
 from training.data import LabelledTexts
 from training.finetune import encode
+from training.logits import logits_of
 from training.model import label_names_of, load_checkpoint
 from training.statistics import Interval, expected_calibration_error, wilson_interval
-
-_BATCH_TOKENS = 8192
 
 
 @dataclass(frozen=True)
@@ -77,24 +73,6 @@ def evaluate(
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
         truncated=sum(length >= limit for length in encodings.lengths),
     )
-
-
-def logits_of(
-    model: DistilBertForSequenceClassification, encodings: Encodings, *, progress: str | None = None
-) -> NDArray[np.float64]:
-    """Logits [N, C] of the tokenised texts, in their order, computed in length-sorted batches."""
-    result = np.empty((len(encodings), len(label_names_of(model))))
-    model.eval()
-    with (
-        torch.inference_mode(),
-        tqdm(total=len(encodings), desc=progress, unit="text", disable=progress is None) as bar,
-    ):
-        for batch in batches_by_length(encodings.lengths, _BATCH_TOKENS):
-            inputs = pad([encodings[i] for i in batch])
-            del inputs["labels"]
-            result[batch] = model(**inputs).logits.double().numpy()
-            bar.update(len(batch))
-    return result
 
 
 def print_report(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:

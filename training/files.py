@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ def write_atomically(file: Path, text: str) -> None:
 @contextmanager
 def whole_or_not_at_all(file: Path) -> Iterator[Path]:
     """The name under which to write what becomes `file` at the end, unless something is raised."""
-    temporary = file.with_name(file.name + ".tmp")
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")  # others may write it as well
     try:
         yield temporary
         temporary.replace(file)

@@ -97,7 +97,7 @@ def finetune(
         [ids for part in encoded for ids in part.input_ids],
         [label for part in encoded for label in part.labels],
     )
-    if settings.teachers:
+    if settings.teachers and teacher is None:  # else it is asked in every step anyway
         names = train[0].label_names
         pool.expected = mean_logits(settings.teachers, names, tokenizer, pool)
     evaluated = {f"dev{i}": encode(texts, tokenizer, limit) for i, texts in enumerate(dev)}

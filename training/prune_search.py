@@ -24,7 +24,7 @@ from transformers import DistilBertForSequenceClassification
 from training.attention.registry import attention_of
 from training.batches import Encodings
 from training.cost import EncoderShape, multiply_adds
-from training.evaluate import logits_of
+from training.logits import logits_of
 from training.narrow_model import feed_forward_of
 from training.pruned_model import prune_model
 from training.pruning import TokenPruning

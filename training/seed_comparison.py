@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from training.config import RunRecord
 from training.data import LabelledTexts, read_examples
 from training.errors import RunError, TrainingError
-from training.evaluate import logits_of
 from training.finetune import encode
+from training.logits import logits_of
 from training.model import load_checkpoint
 from training.statistics import mean_difference_over_seeds
 

@@ -10,7 +10,6 @@ does not change with the epoch, nor with the student: it is kept in the teacher'
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,15 +17,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 from transformers import DistilBertForSequenceClassification, PreTrainedTokenizerFast
 
-from training.batches import Encodings, batches_by_length, pad
+from training.batches import Encodings
 from training.errors import RunError
+from training.files import whole_or_not_at_all
+from training.logits import logits_of
 from training.model import fastest_precision, label_names_of, load_checkpoint
 
 _FOLDER = "logits"
-_BATCH_TOKENS = 4096
 
 
 def load_teacher(
@@ -78,33 +77,20 @@ def _kept(
         kept: NDArray[np.float32] = np.load(file, allow_pickle=False)
         return kept
     logits = _logits(teacher, encodings, str(run))
-    temporary = file.with_name(f"{file.stem}.{os.getpid()}.npy")  # students may begin together
     try:
         file.parent.mkdir(exist_ok=True)
-        np.save(temporary, logits)
-        temporary.replace(file)
+        with whole_or_not_at_all(file) as temporary, temporary.open("wb") as opened:
+            np.save(opened, logits)
     except OSError:  # a folder that is not ours, or a full disk: it is only slower next time
-        temporary.unlink(missing_ok=True)
+        pass
     return logits
 
 
-@torch.inference_mode()
 def _logits(
     teacher: DistilBertForSequenceClassification, encodings: Encodings, name: str
 ) -> NDArray[np.float32]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: nn.Module = teacher
-    model.to(device)
-    found = np.empty((len(encodings), len(label_names_of(teacher))), np.float32)
-    bf16 = fastest_precision(device) == "bf16"
-    with tqdm(total=len(encodings), unit="text", desc=f"asking {name}", leave=False) as bar:
-        for batch in batches_by_length(encodings.lengths, _BATCH_TOKENS):
-            inputs = pad([encodings[i] for i in batch])
-            with torch.autocast(device, torch.bfloat16, enabled=bf16):
-                logits = model(
-                    input_ids=inputs["input_ids"].to(device),
-                    attention_mask=inputs["attention_mask"].to(device),
-                ).logits
-            found[batch] = logits.float().cpu().numpy()
-            bar.update(len(batch))
-    return found
+    module: nn.Module = teacher
+    module.to(device)
+    with torch.autocast(device, torch.bfloat16, enabled=fastest_precision(device) == "bf16"):
+        return logits_of(teacher, encodings, progress=f"asking {name}").astype(np.float32)

@@ -17,7 +17,7 @@ class BucketTrainer(Trainer):
     """Trainer with length-bucketed batches, whose shares for each process we make ourselves.
 
     Where the training texts say what is `expected` of them, the model learns those logits beside
-    the labels; and where `teacher`, a frozen classifier, is given, its hidden states too.
+    the labels; where `teacher`, a frozen classifier, is given, its logits and hidden states.
     Evaluation is by the labels alone.
     """
 
@@ -44,15 +44,17 @@ class BucketTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         expected = inputs.pop("expected", None)
-        if expected is None or not model.training:
+        if not model.training or (expected is None and self.teacher is None):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"]
         texts = {name: tensor for name, tensor in inputs.items() if name != "labels"}
         outputs = model(**texts, output_hidden_states=self.teacher is not None)
-        loss = distillation_loss(outputs.logits, expected, labels)
-        if self.teacher is not None:
+        if self.teacher is None:
+            loss = distillation_loss(outputs.logits, expected, labels)
+        else:
             with torch.no_grad():
                 theirs = self.teacher.to(labels.device)(**texts, output_hidden_states=True)
             pair = outputs.hidden_states[1:], theirs.hidden_states[1:]  # the first are embeddings
+            loss = distillation_loss(outputs.logits, theirs.logits, labels)
             loss = loss + states_loss(*pair, texts["attention_mask"])
         return (loss, outputs) if return_outputs else loss

@@ -18,7 +18,6 @@ from training.block_recall import layer_scores
 from training.config import RunRecord
 from training.data import LabelledTexts
 from training.errors import RunError
-from training.evaluate import logits_of
 from training.files import write_atomically
 from training.finetune import encode
 from training.inspect.layers import (
@@ -31,6 +30,7 @@ from training.inspect.layers import (
 )
 from training.inspect.pairs import match, outcomes
 from training.inspect.pictures import draw_attention, draw_layers, draw_overlap
+from training.logits import logits_of
 from training.model import load_checkpoint
 from training.pattern import AttentionPattern
 

@@ -31,9 +31,9 @@ from training.batches import Encodings
 from training.config import RUN_FILE, TrainingSettings
 from training.data import LabelledTexts, read_examples
 from training.errors import RunError
-from training.evaluate import logits_of
 from training.files import write_atomically
 from training.finetune import encode, finetune
+from training.logits import logits_of
 from training.machine import environment
 from training.model import label_names_of, load_checkpoint
 from training.pattern import AttentionPattern
