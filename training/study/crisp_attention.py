@@ -74,8 +74,10 @@ class TuningSettings:
     def name(self) -> str:
         dropout = "" if self.attention_dropout == 0.1 else f"-dropout{self.attention_dropout:g}"
         phased = f"-phased{self.phase_in:g}" if self.phase_in else ""
-        pattern = f"{label(self.attention)}{dropout}{phased}"
-        return f"{Path(self.data).stem}_{pattern}_fraction{self.fraction:g}_seed{self.seed}"
+        epochs = "" if self.epochs == 3 else f"-{self.epochs}epochs"
+        rate = "" if self.learning_rate == 5e-5 else f"-rate{self.learning_rate:g}"
+        trained = f"{label(self.attention)}{dropout}{phased}{epochs}{rate}"
+        return f"{Path(self.data).stem}_{trained}_fraction{self.fraction:g}_seed{self.seed}"
 
     def run(self) -> Run:
         values = asdict(self) | {
