@@ -54,8 +54,11 @@ def first_epochs(curve: Sequence[Sequence[float]], threshold: float) -> Times:
 
 
 def log_rank(first: Times, second: Times) -> float | None:
-    """p-value of the two-sided log-rank test that both get there equally fast; None where no run
-    of either does, for then nothing is known."""
+    """p-value of the two-sided log-rank test that both get there equally fast; None where that
+    cannot be told: no run of either gets there while some of both are looked at, or all do at
+    once."""
     if not any(first.reached) and not any(second.reached):
         return None
-    return float(scipy.stats.logrank(first.censored(), second.censored()).pvalue)
+    with np.errstate(invalid="ignore"):  # 0 / 0, where it cannot be told
+        found = float(scipy.stats.logrank(first.censored(), second.censored()).pvalue)
+    return None if np.isnan(found) else found

@@ -136,8 +136,20 @@ def test_who_is_faster_and_how_sure_that_is() -> None:
     assert float(topk[6].strip("< ")) < 0.05
     assert full[7] == topk[6]
     assert topk[7] == "–"
-    assert full[8] == "100.0 (50.0 to 100.0)"
+    assert full[8] == full[10] == "100.0 (50.0 to 100.0)"
     assert "reaches 51.0 %" in table
+
+
+def test_best_accuracies_are_compared_within_the_epochs_that_both_have_run() -> None:
+    full = focus_result("full", [None] * 6, 9.0)
+    ahead, late = (focus_result("topk-5", [each] * 6, 9.0) for each in (3, 6))
+    late["curves"]["held_out_accuracy"] += [[1.0] * 6]
+    for result, epochs, p in ((ahead, 6, 2 / 2**6), (ahead, 2, None), (late, 5, None)):
+        full["curves"]["held_out_accuracy"] = [[0.5] * 6] * epochs
+        table = focus_report.speed_table({"full": full, "topk-5": result})
+        # Six differences of one sign: two of the 2^6 arrangements are as extreme.
+        assert cells(table, "topk-5")[9] == ("–" if p is None else f"{p:.3f}")
+        assert cells(table, "full")[9] == "–"
 
 
 def test_stability_and_slopes() -> None:

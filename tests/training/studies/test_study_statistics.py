@@ -62,6 +62,9 @@ def test_the_log_rank_test_computed_by_hand() -> None:
     never = Times((4, 4), (False, False))
     assert log_rank(never, never) is None
     assert log_rank(first, never) is not None
+    # All there before, or after, anybody of the other is looked at: nobody to compare them with.
+    assert log_rank(never, Times((6, 7), (True, True))) is None
+    assert log_rank(Times((1, 1), (True, True)), Times((1, 1), (True, True))) is None
 
 
 def test_the_mean_has_a_t_interval() -> None:

@@ -43,8 +43,8 @@ def asked(base: Path, texts: Path, held_out: Path, **changes: Any) -> list[Run]:
         "fractions": [0.5, 1.0],
         "seeds": 2,
         "base": str(base),
-        "epochs": 1,
-        "learning_rate": 5e-3,
+        "epochs": 3,
+        "learning_rate": 5e-5,
         "batch_size": 32,
         "max_tokens": 24,
         "keep_weights": False,
@@ -84,6 +84,8 @@ def test_every_setting_gets_every_seed(base: Path, train_tsv: Path, dev_tsv: Pat
     assert "train_topk-0.2_fraction1_seed1" in names
     assert "train_dense-dropout0.3_fraction1_seed1" in names
     assert "train_topk-0.2-phased0.5_fraction1_seed1" in names
+    longer = asked(base, train_tsv, dev_tsv, epochs=15, learning_rate=1e-4)
+    assert longer[0].name == "train_dense-15epochs-rate0.0001_fraction0.5_seed0"
     dense = TuningSettings.from_dict(runs[0].settings)
     assert [str(pattern) for pattern in dense.inference][:3] == [
         "topk(density=0.5)",
@@ -136,9 +138,8 @@ def test_options_take_several_values() -> None:
 def test_runs_leave_curves_outcomes_and_gaps(
     base: Path, train_tsv: Path, dev_tsv: Path, tmp_path: Path
 ) -> None:
-    runs = asked(
-        base, train_tsv, dev_tsv, sparsities=[0, 0.8], controls=["none"], dropouts=[], seeds=1
-    )[:2]
+    few = {"sparsities": [0, 0.8], "controls": ["none"], "dropouts": [], "seeds": 1}
+    runs = asked(base, train_tsv, dev_tsv, epochs=1, learning_rate=5e-3, **few)[:2]
     assert run_all(tmp_path, runs, processes=1) == {}
     dense, sparse = sorted(read_results(tmp_path, STUDY), key=lambda each: str(each["name"]))
     assert sparse["settings"]["attention"] == AttentionPattern("topk", density=0.2).to_dict()
