@@ -3,7 +3,9 @@
     python -m training.study.throughput --length 8 --length 16 --length 40
 
 Both are the same code, with a leading axis of many models and of one; they are timed in turns, and
-the ratio is that of the medians of model-steps a second, with its bootstrap interval.
+the ratio is that of the medians of model-steps a second, with its bootstrap interval. Beside it
+stands the most that any batching could reach: a step of nothing but its matrix products, at the
+speed of large ones.
 """
 
 from __future__ import annotations
@@ -11,9 +13,12 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from statistics import median
 from typing import Annotated, Any
 
+import torch
 import typer
+from torch.utils.flop_counter import FlopCounterMode
 
 from training.pattern import AttentionPattern
 from training.statistics import ratio_of_medians
@@ -24,10 +29,11 @@ from training.study.tasks.registry import TASKS
 from training.study.tasks.task import Split, draw_examples
 
 _EXAMPLES = 125  # of an epoch: five steps
+_LARGE = 1024  # rows and columns of a product that a processor is fastest with
 
 
 @dataclass
-class _Trainer:
+class Trainer:
     """Trains models for one epoch of a few steps, again and again."""
 
     state: fit.FitState
@@ -46,35 +52,58 @@ class _Trainer:
             self.pattern,
             self.optimisation,
         )
-        steps = len(self.split.train) / self.optimisation.batch
-        return (time.perf_counter() - started) / steps / len(self.state.seeds)
+        return (time.perf_counter() - started) / self._model_steps
+
+    def operations_a_model_step(self) -> float:
+        """Floating-point operations of the matrix products, forward and backward."""
+        with FlopCounterMode(display=False) as counter:
+            self.seconds_a_model_step()
+        return float(counter.get_total_flops()) / self._model_steps
+
+    @property
+    def _model_steps(self) -> float:
+        return len(self.split.train) / self.optimisation.batch * len(self.state.seeds)
+
+
+def _operations_a_second() -> float:
+    """Of one large matrix product in float32."""
+    factor = torch.rand(_LARGE, _LARGE)
+    started = time.perf_counter()
+    factor @ factor
+    return 2 * _LARGE**3 / (time.perf_counter() - started)
+
+
+def trainer(length: int, models: int, name: str, blocks: int, batch: int = 25) -> Trainer:
+    """Trains `models` models with a mechanism on Even Pairs of `length` symbols."""
+    split = draw_examples(TASKS["even-pairs"], length=length, train=_EXAMPLES, held_out=1, seed=0)
+    size = EncoderSize(symbols=2, classes=2, blocks=blocks)
+    state = fit.start(size, range(models))
+    return Trainer(state, split, size, mechanism(name), fit.Optimisation(batch=batch))
 
 
 def measure(
     length: int, models: int, name: str, rounds: int, blocks: int, batch: int = 25
 ) -> dict[str, Any]:
-    """Milliseconds a step of one model, alone and among `models`, and how many times faster."""
-    split = draw_examples(TASKS["even-pairs"], length=length, train=_EXAMPLES, held_out=1, seed=0)
-    size, pattern = EncoderSize(symbols=2, classes=2, blocks=blocks), mechanism(name)
-    one, many = (
-        _Trainer(fit.start(size, range(m)), split, size, pattern, fit.Optimisation(batch=batch))
-        for m in (1, models)
-    )
-    for trainer in (one, many):  # what only the first steps pay
-        trainer.seconds_a_model_step()
-    alone, together = [], []
+    """Milliseconds a step of one model, alone and among `models`; how many times faster the latter
+    is, and how many it could be."""
+    one, many = (trainer(length, m, name, blocks, batch) for m in (1, models))
+    for each in (one, many):  # what only the first steps pay
+        each.seconds_a_model_step()
+    alone, together, fastest = [], [], 0.0
     for _ in range(rounds):
         alone.append(one.seconds_a_model_step())
         together.append(many.seconds_a_model_step())
+        fastest = max(fastest, _operations_a_second())
     ratio = ratio_of_medians(alone, together)
     return {
         "length": length,
         "mechanism": name,
         "models": models,
         "rounds": rounds,
-        "alone_ms": 1e3 * sorted(alone)[rounds // 2],
-        "together_ms": 1e3 * sorted(together)[rounds // 2],
+        "alone_ms": 1e3 * median(alone),
+        "together_ms": 1e3 * median(together),
         "ratio": ratio.to_dict(),
+        "at_most": median(alone) * fastest / one.operations_a_model_step(),
     }
 
 
@@ -97,7 +126,7 @@ def main(
             f"{each['length']} symbols, {blocks} layers, {each['mechanism']}: "
             f"{each['alone_ms']:.2f} ms a step alone, {each['together_ms']:.2f} ms among {models}: "
             f"{ratio['value']:.2f} times ({ratio['low']:.2f} to {ratio['high']:.2f}, "
-            f"{rounds} rounds)"
+            f"{rounds} rounds; its matrix products alone allow {each['at_most']:.1f})"
         )
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
-from training.study.throughput import main, measure
+from training.study.throughput import main, measure, trainer
 
 
 def test_a_ratio_of_what_is_measured() -> None:
     found = measure(length=8, models=2, name="topk-5", rounds=3, blocks=1)
     assert found["alone_ms"] > 0
+    assert found["at_most"] > 0
     ratio = found["ratio"]
     assert ratio["low"] <= ratio["value"] <= ratio["high"]
     assert abs(ratio["value"] - found["alone_ms"] / found["together_ms"]) < 1e-6 * ratio["value"]
@@ -29,3 +31,15 @@ def test_the_command() -> None:
     assert "ms among 2: " in lines[0]
     shown = CliRunner().invoke(app, [*arguments, "--blocks", "1", "--json"])
     assert [each["length"] for each in json.loads(shown.stdout)] == [8, 9]
+
+
+def test_operations_are_those_of_the_matrix_products() -> None:
+    length, batch, width = 8, 25, 64
+    tokens = batch * length
+    layers = 2 * tokens * 6 * width * width + 2 * 2 * batch * length * length * width
+    pooling_and_head = 2 * batch * (length * width + 2 * width)
+    # Forward, and twice as much backward, but for the gradient of the pooling's fixed weights.
+    expected = 3 * (layers + pooling_and_head) - 2 * batch * length * width
+    for models in (1, 3):
+        counted = trainer(length, models, "full", blocks=1).operations_a_model_step()
+        assert counted == pytest.approx(expected, rel=0.01)  # one held-out text is counted too
