@@ -100,7 +100,7 @@ def finetune(
     if settings.teachers and teacher is None:  # else it is asked in every step anyway
         names = train[0].label_names
         pool.expected = mean_logits(settings.teachers, names, tokenizer, pool)
-    evaluated = {f"dev{i}": encode(texts, tokenizer, limit) for i, texts in enumerate(dev)}
+    evaluated = {f"dev{i}": encode(texts, tokenizer, limit).sorted() for i, texts in enumerate(dev)}
     trainer = BucketTrainer(
         model=model,
         args=_arguments(settings, out),
@@ -266,7 +266,7 @@ def _arguments(settings: TrainingSettings, out: Path) -> TrainingArguments:
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         optim="adamw_torch_fused",
-        per_device_eval_batch_size=16,
+        per_device_eval_batch_size=32,
         bf16=precision == "bf16",
         use_cpu=not gpu,
         ddp_backend="gloo" if distributed and not gpu else None,
@@ -285,8 +285,7 @@ def _arguments(settings: TrainingSettings, out: Path) -> TrainingArguments:
 def _sample(pool: Encodings, seed: int) -> Encodings:
     """A fixed part of the training texts, on which each epoch's training accuracy is measured."""
     order = np.random.default_rng(seed).permutation(len(pool))[:TRAIN_SAMPLE]
-    chosen = sorted(order.tolist(), key=lambda i: pool.lengths[i])
-    return Encodings([pool.input_ids[i] for i in chosen], [pool.labels[i] for i in chosen])
+    return pool.sorted(order.tolist())
 
 
 def _accuracy(prediction: EvalPrediction) -> dict[str, float]:

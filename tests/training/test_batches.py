@@ -76,3 +76,17 @@ def test_the_loader_passes_the_epoch_on_and_pads() -> None:
     assert batch["input_ids"].tolist() == [[1, 2, 0], [1, 2, 3]]
     assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
     assert batch["labels"].tolist() == [0, 1]
+
+
+@given(lengths_of_texts, st.data())
+def test_sorted_texts_keep_their_labels(lengths: list[int], data: st.DataObject) -> None:
+    texts = Encodings(
+        [[i] * n for i, n in enumerate(lengths)], [10 + i for i in range(len(lengths))]
+    )
+    every = list(range(len(lengths)))
+    for chosen in (None, data.draw(st.permutations(every).map(lambda order: order[::2]))):
+        found = texts.sorted(chosen)
+        assert sorted(found.labels) == [10 + i for i in sorted(every if chosen is None else chosen)]
+        assert found.lengths == sorted(found.lengths)
+        for ids, label in zip(found.input_ids, found.labels, strict=True):
+            assert list(ids) == [label - 10] * lengths[label - 10]
