@@ -20,8 +20,12 @@ def random_links(scores: Tensor, valid: Tensor, pattern: AttentionPattern) -> Te
     The rank is a function of head, query and key position alone, so that padding, the rest of the
     batch and the process change nothing. Shapes as in `registry.LinkRule`.
     """
+    # Texts of one length have the same links: they are chosen once.
+    lengths, which = valid.sum(dim=-1).unique(return_inverse=True)
+    distinct = torch.arange(valid.shape[-1], device=valid.device) < lengths[:, None]
     ranks = link_ranks(scores.shape[1], scores.shape[2]).to(scores.device)
-    return highest_links(ranks.expand_as(scores), valid, pattern)
+    ranks = ranks.expand(len(lengths), -1, -1, -1)
+    return highest_links(ranks, distinct, pattern)[which]
 
 
 @functools.lru_cache(maxsize=64)
