@@ -72,10 +72,12 @@ class TuningSettings:
 
     @property
     def name(self) -> str:
-        dropout = "" if self.attention_dropout == 0.1 else f"-dropout{self.attention_dropout:g}"
+        usual = TuningSettings
+        same_dropout = self.attention_dropout == usual.attention_dropout
+        dropout = "" if same_dropout else f"-dropout{self.attention_dropout:g}"
         phased = f"-phased{self.phase_in:g}" if self.phase_in else ""
-        epochs = "" if self.epochs == 3 else f"-{self.epochs}epochs"
-        rate = "" if self.learning_rate == 5e-5 else f"-rate{self.learning_rate:g}"
+        epochs = "" if self.epochs == usual.epochs else f"-{self.epochs}epochs"
+        rate = "" if self.learning_rate == usual.learning_rate else f"-rate{self.learning_rate:g}"
         trained = f"{label(self.attention)}{dropout}{phased}{epochs}{rate}"
         return f"{Path(self.data).stem}_{trained}_fraction{self.fraction:g}_seed{self.seed}"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.stats
@@ -17,6 +17,8 @@ from training.study.stability import LOWER, UPPER, condition
 from training.study.survival import Times, first_epochs, log_rank
 
 Result = dict[str, Any]
+Value = TypeVar("Value")
+Floats = NDArray[np.float64]
 THRESHOLD = 0.95
 TOPK = "topk-5"
 _SLOPE = 99.0  # the percentile of the slopes that is compared
@@ -43,13 +45,16 @@ def times_of(result: Result) -> Times:
 def speed_table(by_mechanism: Mapping[str, Result]) -> str:
     """When each mechanism reaches 95 %, and how far it gets."""
     times = {name: times_of(result) for name, result in by_mechanism.items()}
-    against = _tests(times, FULL)
+    accuracies = {
+        name: np.asarray(result["curves"]["held_out_accuracy"])
+        for name, result in by_mechanism.items()
+    }
+    against = _tests(times, FULL, log_rank)
     corrected = holm(against)
-    to_topk = holm(_tests(times, TOPK))
-    best = holm(_best_against_full(by_mechanism))
+    to_topk = holm(_tests(times, TOPK, log_rank))
+    best = holm(_tests(accuracies, FULL, _best_accuracies))
     rows = []
-    for name, result in by_mechanism.items():
-        accuracy = np.asarray(result["curves"]["held_out_accuracy"])
+    for name, accuracy in accuracies.items():
         median = times[name].median()
         rows.append(
             [
@@ -75,37 +80,30 @@ def speed_table(by_mechanism: Mapping[str, Result]) -> str:
     )
 
 
-def _tests(times: Mapping[str, Times], reference: str) -> dict[str, float | None]:
-    """The log-rank test of every other mechanism against one, where that was run."""
-    if reference not in times:
+def _tests(
+    values: Mapping[str, Value], reference: str, test: Callable[[Value, Value], float | None]
+) -> dict[str, float | None]:
+    """The p-value of every other mechanism against one, where that was run."""
+    if reference not in values:
         return {}
     return {
-        name: log_rank(times[reference], other)
-        for name, other in times.items()
-        if name != reference
+        name: test(values[reference], other) for name, other in values.items() if name != reference
     }
 
 
-def _best_against_full(by_mechanism: Mapping[str, Result]) -> dict[str, float | None]:
-    """Wilcoxon's signed-rank test of the best accuracies, which says something where nothing
-    reaches 95 %: paired by seed, within the epochs that both have run."""
-    if FULL not in by_mechanism:
-        return {}
-    full = np.asarray(by_mechanism[FULL]["curves"]["held_out_accuracy"])
-    found = {}
-    for name, result in by_mechanism.items():
-        accuracy = np.asarray(result["curves"]["held_out_accuracy"])
-        epochs = min(len(full), len(accuracy))
-        if name != FULL and accuracy.shape[1] == full.shape[1]:
-            found[name] = _wilcoxon(accuracy[:epochs].max(axis=0) - full[:epochs].max(axis=0))
-    return found
+def _best_accuracies(first: Floats, second: Floats) -> float | None:
+    """Of curves [epochs, seeds], within the epochs that both have run: it says something where
+    nothing reaches 95 %."""
+    epochs = min(len(first), len(second))
+    return _wilcoxon(first[:epochs].max(axis=0), second[:epochs].max(axis=0))
 
 
-def _wilcoxon(differences: NDArray[np.float64]) -> float | None:
-    """p-value that the differences are symmetric about 0; None where there is nothing to rank."""
-    if len(differences) < 2 or not np.any(differences):
+def _wilcoxon(first: Sequence[float] | Floats, second: Sequence[float] | Floats) -> float | None:
+    """Wilcoxon's signed-rank test, paired by seed; None where there are other seeds or nothing to
+    rank."""
+    if len(first) != len(second) or len(first) < 2 or not np.any(np.subtract(first, second)):
         return None
-    return float(scipy.stats.wilcoxon(differences).pvalue)
+    return float(scipy.stats.wilcoxon(first, second).pvalue)
 
 
 def _faster(full: Times | None, other: Times) -> str:
@@ -173,10 +171,7 @@ def condition_table(by_mechanism: Mapping[str, Result]) -> str:
 def slope_table(by_mechanism: Mapping[str, Result]) -> str:
     """The steepness of the loss around the models, and a paired test against full."""
     slopes = {name: slopes_of(result) for name, result in by_mechanism.items()}
-    against: dict[str, float | None] = {}
-    for name, values in slopes.items():
-        if FULL in slopes and name != FULL and len(values) == len(slopes[FULL]):
-            against[name] = _wilcoxon(np.subtract(values, slopes[FULL]))
+    against = _tests(slopes, FULL, _wilcoxon)
     corrected = holm(against)
     rows = [
         [

@@ -57,8 +57,6 @@ def log_rank(first: Times, second: Times) -> float | None:
     """p-value of the two-sided log-rank test that both get there equally fast; None where that
     cannot be told: no run of either gets there while some of both are looked at, or all do at
     once."""
-    if not any(first.reached) and not any(second.reached):
-        return None
     with np.errstate(invalid="ignore"):  # 0 / 0, where it cannot be told
         found = float(scipy.stats.logrank(first.censored(), second.censored()).pvalue)
     return None if np.isnan(found) else found
