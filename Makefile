@@ -8,8 +8,9 @@ BASELINE ?= docs/results
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 PINS := pyproject.toml constraints.txt
-CPP_SOURCES := $(wildcard $(foreach end,cc h,export/ops/*.$(end) export/ops/*/*.$(end)))
-OPS_SOURCES := $(CPP_SOURCES) $(wildcard $(foreach end,txt map sh,export/ops/*.$(end)))
+OPS_CPP := $(wildcard $(foreach end,cc h,export/ops/*.$(end) export/ops/*/*.$(end)))
+OPS_SOURCES := $(OPS_CPP) $(wildcard $(foreach end,txt map sh,export/ops/*.$(end)))
+CPP_SOURCES := $(OPS_CPP) $(wildcard $(foreach end,cc h,training/study/fused/*.$(end)))
 
 # Stamps in .venv, each written as the last line of its recipe: an interrupted set-up leaves none.
 VENV := .venv/.created

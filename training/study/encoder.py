@@ -103,6 +103,15 @@ def positions(length: int, width: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).view(length, width)
 
 
+@dataclass(frozen=True)
+class Dropped:
+    """What dropout drops in one pass, site by site and model by model."""
+
+    positions: Tensor  # int64, ascending within a site and model
+    starts: Tensor  # int64 [sites · M + 1], of each site's and model's positions
+    scale: float  # of what is not dropped
+
+
 class Dropout:
     """Dropout for M models, each with random numbers of its own.
 
@@ -111,17 +120,25 @@ class Dropout:
     """
 
     def __init__(self, rate: float, seeds: Sequence[int]) -> None:
-        self.rate = rate
+        self.rate, self.scale = rate, 1 / (1 - rate)
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """hidden [M, ...] with a share of `rate` set to 0 and the others scaled up."""
         if self.rate == 0:
             return hidden
-        mask = torch.full(hidden.shape, 1 / (1 - self.rate))
+        mask = torch.full(hidden.shape, self.scale)
         for row, generator in zip(mask.view(len(mask), -1), self.generators, strict=True):
             row[self._dropped(row.numel(), generator)] = 0
         return hidden * mask.to(hidden.device)
+
+    def draw(self, sites: int, count: int) -> Dropped | None:
+        """What as many calls would drop, each with `count` elements of a model."""
+        if self.rate == 0:
+            return None
+        drawn = [self._dropped(count, g) for _ in range(sites) for g in self.generators]
+        starts = torch.tensor([0, *map(len, drawn)]).cumsum(0)
+        return Dropped(torch.cat(drawn), starts, self.scale)
 
     def _dropped(self, count: int, generator: torch.Generator) -> Tensor:
         """The positions of `count` that are dropped, ascending."""

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from training.pattern import AttentionPattern
 from training.study.encoder import Dropout, EncoderSize, Parameters, forward, initial_parameters
+from training.study.fused.step import fused_serves, fused_step
 from training.study.tasks.task import Examples
 
 _EVALUATION_ROWS = 20_000  # tokens of one model at once when nothing is learned
@@ -82,8 +83,11 @@ def train_epoch(
     pattern: AttentionPattern,
     optimisation: Optimisation,
     tick: Callable[[float], None] = lambda _: None,
+    *,
+    plain: bool = False,
 ) -> None:
-    """Trains one epoch more, and appends it to the curves. `tick` is told each step's share."""
+    """Trains one epoch more, and appends it to the curves. `tick` is told each step's share.
+    `plain`: by torch's operations, also where the fused step would serve."""
     epoch = len(state.curves)
     rate = optimisation.learning_rate * optimisation.decay**epoch
     drop = Dropout(optimisation.dropout, [_mixed(seed, epoch, 1) for seed in state.seeds])
@@ -96,20 +100,20 @@ def train_epoch(
     data = _Tensors(train, state.device)
     right = torch.zeros(len(state.seeds), device=state.device)
     lost = torch.zeros(len(state.seeds), device=state.device)
-    for parameter in state.parameters.values():
-        parameter.requires_grad_()
+    gradients = {name: torch.empty_like(tensor) for name, tensor in state.parameters.items()}
     for chosen in order.split(optimisation.batch, dim=1):
-        logits = forward(
-            state.parameters, data.tokens[chosen], data.lengths[chosen], size, pattern, drop=drop
-        )
-        losses, correct = _losses(logits, data.labels[chosen])
-        _descend(state.parameters, losses.mean(dim=1).sum(), rate, optimisation.clip)
-        lost += losses.detach().sum(dim=1)
+        batch = data.tokens[chosen], data.lengths[chosen], data.labels[chosen]
+        if not plain and fused_serves(size, pattern, state.device):
+            dropped = drop.draw(1 + 2 * size.blocks, batch[0][0].numel() * size.width)
+            parts = state.parameters, *batch, size, pattern
+            losses, correct = fused_step(*parts, dropped=dropped, gradients=gradients)
+        else:
+            losses, correct = _backward(state, batch, size, pattern, drop, gradients)
+        _descend(state.parameters, gradients, rate, optimisation.clip)
+        lost += losses.sum(dim=1)
         right += correct.sum(dim=1)
         tick(chosen.shape[1] / len(train))
-    for parameter in state.parameters.values():
-        parameter.requires_grad_(False)
-    accuracy, loss = evaluate(state, held_out, size, pattern)
+    accuracy, loss = evaluate(state, held_out, size, pattern, plain=plain)
     state.curves.append(
         Epoch(
             _rounded(right / len(train)),
@@ -120,18 +124,42 @@ def train_epoch(
     )
 
 
-def _descend(parameters: Parameters, loss: Tensor, rate: float, clip: float) -> None:
+def _backward(
+    state: FitState,
+    batch: tuple[Tensor, Tensor, Tensor],
+    size: EncoderSize,
+    pattern: AttentionPattern,
+    drop: Dropout,
+    gradients: Parameters,
+) -> tuple[Tensor, Tensor]:
+    """`fused_step` by torch: tokens, lengths and labels to losses and what is told right."""
+    tokens, lengths, labels = batch
+    for parameter in state.parameters.values():
+        parameter.requires_grad_()
+    logits = forward(state.parameters, tokens, lengths, size, pattern, drop=drop)
+    losses, right = _losses(logits, labels)
+    found = torch.autograd.grad(losses.mean(dim=1).sum(), list(state.parameters.values()))
+    for parameter in state.parameters.values():
+        parameter.requires_grad_(False)
+    gradients.update(zip(state.parameters, found, strict=True))
+    return losses.detach(), right
+
+
+def _descend(parameters: Parameters, gradients: Parameters, rate: float, clip: float) -> None:
     """A step of SGD, the gradient of each model clipped by its own norm."""
-    gradients = torch.autograd.grad(loss, list(parameters.values()))
-    squares = torch.stack([gradient.flatten(1).square().sum(dim=1) for gradient in gradients])
-    scale = rate * (clip / (squares.sum(dim=0).sqrt() + 1e-6)).clamp(max=1)  # [M]
-    with torch.no_grad():
-        for parameter, gradient in zip(parameters.values(), gradients, strict=True):
-            parameter.sub_(gradient * scale.view(-1, *[1] * (gradient.dim() - 1)))
+    squares = [gradient.flatten(1).square().sum(dim=1) for gradient in gradients.values()]
+    scale = rate * (clip / (torch.stack(squares).sum(dim=0).sqrt() + 1e-6)).clamp(max=1)  # [M]
+    for name, parameter in parameters.items():
+        parameter.sub_(gradients[name] * scale.view(-1, *[1] * (parameter.dim() - 1)))
 
 
 def evaluate(
-    state: FitState, examples: Examples, size: EncoderSize, pattern: AttentionPattern
+    state: FitState,
+    examples: Examples,
+    size: EncoderSize,
+    pattern: AttentionPattern,
+    *,
+    plain: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Accuracy and mean cross-entropy of each seed, float [M] both, without dropout."""
     models = len(state.seeds)
@@ -141,10 +169,12 @@ def evaluate(
     with torch.inference_mode():
         for chosen in torch.arange(len(examples), device=state.device).split(rows):
             every = chosen.expand(models, -1)
-            logits = forward(
-                state.parameters, data.tokens[every], data.lengths[every], size, pattern
-            )
-            losses, correct = _losses(logits, data.labels[every])
+            texts, labels = (data.tokens[every], data.lengths[every]), data.labels[every]
+            if not plain and fused_serves(size, pattern, state.device):
+                losses, correct = fused_step(state.parameters, *texts, labels, size, pattern)
+            else:
+                logits = forward(state.parameters, *texts, size, pattern)
+                losses, correct = _losses(logits, labels)
             lost += losses.sum(dim=1)
             right += correct.sum(dim=1)
     return right / len(examples), lost / len(examples)

@@ -1,11 +1,11 @@
-"""How much faster all seeds train as one batched model than one seed at a time.
+"""How much faster all seeds train at once than one seed at a time.
 
     python -m training.study.throughput --length 8 --length 16 --length 40
 
-Both are the same code, with a leading axis of many models and of one; they are timed in turns, and
-the ratio is that of the medians of model-steps a second, with its bootstrap interval. Beside it
-stands the most that any batching could reach: a step of nothing but its matrix products, at the
-speed of large ones.
+Three are timed in turns: one seed by torch, all of them by torch as one batched model, and all of
+them by the fused step in C++, as the study trains them. The ratios are those of the medians of
+milliseconds a model and step, with bootstrap intervals. Beside them stands the most that could be
+reached: a step of nothing but its matrix products, at the speed of large ones.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Trainer:
     size: EncoderSize
     pattern: AttentionPattern
     optimisation: fit.Optimisation
+    plain: bool
 
     def seconds_a_model_step(self) -> float:
         started = time.perf_counter()
@@ -51,6 +52,7 @@ class Trainer:
             self.size,
             self.pattern,
             self.optimisation,
+            plain=self.plain,
         )
         return (time.perf_counter() - started) / self._model_steps
 
@@ -73,61 +75,74 @@ def _operations_a_second() -> float:
     return 2 * _LARGE**3 / (time.perf_counter() - started)
 
 
-def trainer(length: int, models: int, name: str, blocks: int, batch: int = 25) -> Trainer:
-    """Trains `models` models with a mechanism on Even Pairs of `length` symbols."""
+def trainer(
+    length: int, models: int, name: str, blocks: int, *, plain: bool = True, batch: int = 25
+) -> Trainer:
+    """Trains `models` models with a mechanism on Even Pairs of `length` symbols, by torch alone
+    where `plain`."""
     split = draw_examples(TASKS["even-pairs"], length=length, train=_EXAMPLES, held_out=1, seed=0)
     size = EncoderSize(symbols=2, classes=2, blocks=blocks)
     state = fit.start(size, range(models))
-    return Trainer(state, split, size, mechanism(name), fit.Optimisation(batch=batch))
+    return Trainer(state, split, size, mechanism(name), fit.Optimisation(batch=batch), plain)
 
 
 def measure(
     length: int, models: int, name: str, rounds: int, blocks: int, batch: int = 25
 ) -> dict[str, Any]:
-    """Milliseconds a step of one model, alone and among `models`; how many times faster the latter
-    is, and how many it could be."""
-    one, many = (trainer(length, m, name, blocks, batch) for m in (1, models))
-    for each in (one, many):  # what only the first steps pay
+    """Milliseconds a step of one model by torch, alone and among `models`, and by the fused step
+    among them; how many times faster the latter two are, and how many they could be."""
+    one, many, fused = (
+        trainer(length, m, name, blocks, plain=plain, batch=batch)
+        for m, plain in ((1, True), (models, True), (models, False))
+    )
+    for each in (one, many, fused):  # what only the first steps pay
         each.seconds_a_model_step()
-    alone, together, fastest = [], [], 0.0
+    alone, batched, fast, most = [], [], [], 0.0
     for _ in range(rounds):
         alone.append(one.seconds_a_model_step())
-        together.append(many.seconds_a_model_step())
-        fastest = max(fastest, _operations_a_second())
-    ratio = ratio_of_medians(alone, together)
+        batched.append(many.seconds_a_model_step())
+        fast.append(fused.seconds_a_model_step())
+        most = max(most, _operations_a_second())
     return {
         "length": length,
         "mechanism": name,
         "models": models,
         "rounds": rounds,
         "alone_ms": 1e3 * median(alone),
-        "together_ms": 1e3 * median(together),
-        "ratio": ratio.to_dict(),
-        "at_most": median(alone) * fastest / one.operations_a_model_step(),
+        "batched_ms": 1e3 * median(batched),
+        "fused_ms": 1e3 * median(fast),
+        "batched": ratio_of_medians(alone, batched).to_dict(),
+        "fused": ratio_of_medians(alone, fast).to_dict(),
+        "at_most": median(alone) * most / one.operations_a_model_step(),
     }
 
 
 def main(
     length: Annotated[list[int], typer.Option(help="Symbols an example; several for several.")],
-    models: Annotated[int, typer.Option(min=2, help="Models in one.")] = 10,
+    models: Annotated[int, typer.Option(min=2, help="Models at once.")] = 10,
     mechanism_name: Annotated[str, typer.Option("--mechanism", help="Attention.")] = "full",
     rounds: Annotated[int, typer.Option(min=2, help="Measurements of each.")] = 15,
     blocks: Annotated[int, typer.Option(min=1, help="Layers.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
-    """Prints the throughput of a batched model against that of one seed at a time."""
+    """Prints the throughput of all seeds at once against that of one at a time."""
     found = [measure(each, models, mechanism_name, rounds, blocks) for each in length]
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
     for each in found:
-        ratio = each["ratio"]
         typer.echo(
-            f"{each['length']} symbols, {blocks} layers, {each['mechanism']}: "
-            f"{each['alone_ms']:.2f} ms a step alone, {each['together_ms']:.2f} ms among {models}: "
-            f"{ratio['value']:.2f} times ({ratio['low']:.2f} to {ratio['high']:.2f}, "
-            f"{rounds} rounds; its matrix products alone allow {each['at_most']:.1f})"
+            f"{each['length']} symbols, {blocks} layers, {each['mechanism']}, {rounds} rounds: "
+            f"{each['alone_ms']:.2f} ms a step alone; among {models} by torch "
+            f"{_times(each, 'batched')}, fused {_times(each, 'fused')}; "
+            f"matrix products alone allow {each['at_most']:.1f} times"
         )
+
+
+def _times(found: dict[str, Any], which: str) -> str:
+    ratio = found[which]
+    interval = f"{ratio['low']:.2f} to {ratio['high']:.2f}"
+    return f"{found[f'{which}_ms']:.2f} ms, {ratio['value']:.2f} times ({interval}) as fast"
 
 
 if __name__ == "__main__":

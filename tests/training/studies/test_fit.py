@@ -88,12 +88,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(split: Split, tmp_path: Pat
 
 def test_each_models_gradient_is_clipped_by_its_own_norm() -> None:
     parameters = {"a": torch.zeros(2, 1, 3), "b": torch.zeros(2, 4)}
-    for parameter in parameters.values():
-        parameter.requires_grad_()
-    # Gradients: model 0 (3, 0, 4) and 12 -> norm 13; model 1 (0.1, 0, 0) and 0 -> norm 0.1.
-    slope = torch.tensor([[[3.0, 0, 4]], [[0.1, 0, 0]]])
-    loss = (parameters["a"] * slope).sum() + 12 * parameters["b"][0, 2]
-    fit._descend(parameters, loss, rate=2.0, clip=0.5)
+    # Model 0: (3, 0, 4) and 12 -> norm 13; model 1: (0.1, 0, 0) and 0 -> norm 0.1.
+    gradients = {"a": torch.tensor([[[3.0, 0, 4]], [[0.1, 0, 0]]]), "b": torch.zeros(2, 4)}
+    gradients["b"][0, 2] = 12
+    fit._descend(parameters, gradients, rate=2.0, clip=0.5)
     expected = torch.tensor([3.0, 0, 4]) * -2 * 0.5 / 13
     torch.testing.assert_close(parameters["a"][0, 0], expected, atol=1e-5, rtol=1e-5)
     assert parameters["b"][0, 2].item() == pytest.approx(-2 * 0.5 / 13 * 12, abs=1e-5)

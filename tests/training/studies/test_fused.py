@@ -1,0 +1,162 @@
+"""The fused step in C++ against torch: losses, gradients, and whole epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.pattern import AttentionPattern
+from training.study import fit
+from training.study.encoder import Dropout, EncoderSize, Parameters, initial_parameters
+from training.study.fused import step as fused
+from training.study.fused.step import fused_serves, fused_step
+from training.study.mechanisms import MECHANISMS
+from training.study.tasks.registry import TASKS
+from training.study.tasks.task import draw_examples
+
+CPU = torch.device("cpu")
+SIZE = EncoderSize(symbols=5, classes=3, blocks=2)
+MODELS = 3
+# More than a vector, a whole one, less than one; a text of one token, and of fewer than k.
+LENGTHS = (37, 32, 20, 8, 3, 1)
+
+
+def texts(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens, lengths and labels of a batch for each model."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (MODELS, len(LENGTHS))
+    lengths = torch.tensor(LENGTHS).expand(shape)
+    tokens = torch.randint(1, SIZE.symbols + 1, (*shape, max(LENGTHS)), generator=generator)
+    labels = torch.randint(0, SIZE.classes, shape, generator=generator)
+    return tokens * (torch.arange(max(LENGTHS)) < lengths[..., None]), lengths, labels
+
+
+def by_torch(
+    parameters: Parameters,
+    batch: tuple[Tensor, Tensor, Tensor],
+    pattern: AttentionPattern,
+    rate: float = 0.0,
+) -> tuple[Tensor, Tensor, Parameters]:
+    gradients: Parameters = {}
+    state = fit.FitState(tuple(range(MODELS)), parameters)
+    drop = Dropout(rate, range(MODELS))
+    losses, right = fit._backward(state, batch, SIZE, pattern, drop, gradients)
+    return losses, right, gradients
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_losses_and_gradients_are_torchs(name: str) -> None:
+    pattern, parameters, batch = MECHANISMS[name], initial_parameters(SIZE, range(MODELS)), texts()
+    assert fused_serves(SIZE, pattern, CPU)
+    expected, right, slopes = by_torch(parameters, batch, pattern, rate=0.1)
+    gradients = {name: torch.full_like(tensor, 7) for name, tensor in parameters.items()}
+    dropped = Dropout(0.1, range(MODELS)).draw(5, batch[0][0].numel() * SIZE.width)
+    options = {"dropped": dropped, "gradients": gradients}
+    losses, told = fused_step(parameters, *batch, SIZE, pattern, **options)
+    torch.testing.assert_close(losses, expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(told, right)
+    for key, slope in slopes.items():
+        torch.testing.assert_close(gradients[key], slope, atol=1e-6, rtol=1e-3)
+
+
+def test_a_share_of_the_links_and_other_sizes() -> None:
+    size = EncoderSize(symbols=2, classes=2, blocks=1)
+    split = draw_examples(TASKS["even-pairs"], length=50, train=60, held_out=60, seed=1)
+    for pattern in (AttentionPattern("topk", density=0.4), AttentionPattern("random", density=0.1)):
+        state = fit.start(size, (5, 6))
+        plain = fit.evaluate(state, split.held_out, size, pattern, plain=True)
+        torch.testing.assert_close(fit.evaluate(state, split.held_out, size, pattern), plain)
+
+
+@pytest.mark.parametrize("name", ["full", "topk-5", "block-5-1"])
+def test_an_epoch_is_torchs_epoch(name: str) -> None:
+    size, pattern = EncoderSize(symbols=2, classes=2, blocks=2), MECHANISMS[name]
+    split = draw_examples(TASKS["even-pairs"], length=12, train=200, held_out=100, seed=0)
+    states = [fit.start(size, (0, 1)) for _ in range(2)]
+    for state, plain in zip(states, (True, False), strict=True):
+        parts = split.train, split.held_out, size, pattern, fit.Optimisation()
+        fit.train_epoch(state, *parts, plain=plain)
+    for key, tensor in states[0].parameters.items():
+        torch.testing.assert_close(states[1].parameters[key], tensor, atol=1e-4, rtol=1e-3)
+    first, second = (state.curves[0] for state in states)
+    assert second.train_loss == pytest.approx(first.train_loss, abs=1e-4)
+    assert second.held_out_loss == pytest.approx(first.held_out_loss, abs=1e-4)
+
+
+def test_threads_and_company_change_nothing() -> None:
+    pattern, parameters, batch = MECHANISMS["topk-5"], initial_parameters(SIZE, range(3)), texts()
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            gradients = {name: torch.empty_like(tensor) for name, tensor in parameters.items()}
+            losses, _ = fused_step(parameters, *batch, SIZE, pattern, gradients=gradients)
+            found.append({"losses": losses, **gradients})
+    finally:
+        torch.set_num_threads(before)
+    last = {name: tensor[2:] for name, tensor in parameters.items()}
+    gradients = {name: torch.empty_like(tensor) for name, tensor in last.items()}
+    mine = [tensor[2:] for tensor in batch]
+    losses, _ = fused_step(last, *mine, SIZE, pattern, gradients=gradients)
+    for key, tensor in {"losses": losses, **gradients}.items():
+        assert torch.equal(found[0][key], found[1][key])
+        assert torch.equal(found[0][key][2:], tensor)
+
+
+def test_what_is_not_finite_stays_visible() -> None:
+    for name in ("full", "topk-5", "bottomk-5", "band-5"):
+        parameters = initial_parameters(SIZE, range(MODELS))
+        parameters["0.qkv.weight"][1, 0, 0] = torch.nan
+        losses, _ = fused_step(parameters, *texts(), SIZE, MECHANISMS[name])
+        assert losses[1].isnan().all()
+        assert losses[[0, 2]].isfinite().all()
+
+
+def test_large_scores_neither_overflow_nor_vanish() -> None:
+    parameters, batch = initial_parameters(SIZE, range(MODELS)), texts()
+    parameters["0.qkv.weight"] *= 30
+    for name in ("full", "topk-5", "bottomk-5"):
+        losses, _ = fused_step(parameters, *batch, SIZE, MECHANISMS[name])
+        expected, _, _ = by_torch(parameters, batch, MECHANISMS[name])
+        torch.testing.assert_close(losses, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_what_it_does_not_serve_is_left_to_torch() -> None:
+    assert not fused_serves(EncoderSize(2, 2, 1, width=32), MECHANISMS["full"], CPU)
+    assert not fused_serves(SIZE, MECHANISMS["full"], torch.device("meta"))
+    blocks = AttentionPattern("blocktopk", size=4, density=0.5)
+    assert not fused_serves(SIZE, blocks, CPU)
+    wrong = initial_parameters(SIZE, range(MODELS))
+    wrong["0.up.weight"] = wrong["0.up.weight"].transpose(1, 2)
+    with pytest.raises(ValueError, match="contiguous"):
+        fused_step(wrong, *texts(), SIZE, MECHANISMS["full"], gradients=wrong)
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """The library is built anew, and again afterwards."""
+    fused._library.cache_clear()
+    yield
+    fused._library.cache_clear()
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_without_a_compiler_torch_does_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert not fused_serves(SIZE, MECHANISMS["full"], CPU)
+    assert "no C++ compiler" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_what_cannot_be_built_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fused, "_FLAGS", ("-fno-such-thing",))
+    assert not fused_serves(SIZE, MECHANISMS["full"], CPU)
+    assert "training by torch alone" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""A step of the Semantic Focus study's encoder in C++, for the CPU."""

@@ -1,0 +1,161 @@
+"""A step of many models in C++: torch's spends most of its time on memory.
+
+    if fused_serves(size, pattern, device):
+        losses, right = fused_step(parameters, tokens, lengths, labels, size, pattern)
+        losses, right = fused_step(..., dropped=drop.draw(sites, count), gradients=gradients)
+
+The same computation as `encoder.forward`, its cross-entropy and its backward pass, in float32 on
+the CPU: only sums are taken in another order. The C++ is built when first needed, for the processor
+it runs on, which takes some seconds. Where there is no C++ compiler, torch does the work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.attention.registry import LINK_RULES
+from training.pattern import AttentionPattern
+from training.study.encoder import Dropped, EncoderSize, positions
+
+_SOURCE = Path(__file__).with_name("step.cc")
+_FLAGS = (
+    *("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC", "-pthread"),
+    # Sums may be taken in any order; infinities and NaN stay what they are.
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
+)
+_WIDTH, _LANES = 64, 16  # kWidth and kLanes of the C++
+_BY_SCORE = {"topk": 1.0, "bottomk": -1.0}
+_BY_PLACE = ("dense", "band", "block", "random")
+
+
+class _Step(ctypes.Structure):
+    """`Step` of step.cc, which says what each is."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("models", "batch", "length", "blocks")),
+        *((name, ctypes.c_int32) for name in ("classes", "symbols", "threads")),
+        ("sign", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("weights", "gradients", "tokens", "lengths")),
+        *((name, ctypes.c_void_p) for name in ("labels", "kept", "links", "which", "positions")),
+        *((name, ctypes.c_void_p) for name in ("dropped", "starts")),
+        ("scale", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("losses", "right")),
+    )
+
+
+def fused_serves(size: EncoderSize, pattern: AttentionPattern, device: torch.device) -> bool:
+    """Whether `fused_step` can do it here."""
+    known = pattern.name in _BY_PLACE or pattern.name in _BY_SCORE
+    return known and device.type == "cpu" and size.width == _WIDTH and _library() is not None
+
+
+def fused_step(
+    parameters: Mapping[str, Tensor],
+    tokens: Tensor,
+    lengths: Tensor,
+    labels: Tensor,
+    size: EncoderSize,
+    pattern: AttentionPattern,
+    *,
+    dropped: Dropped | None = None,
+    gradients: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy float [M, B], and whether the highest logit is the label's, bool [M, B].
+
+    tokens: int64 [M, B, L], of which the first `lengths` int64 [M, B] are real; labels: int64
+    [M, B]. `dropped` is what dropout drops at its 1 + 2·blocks sites. `gradients`, contiguous and
+    named as the parameters, become those of each model's mean loss.
+    """
+    models, batch, length = tokens.shape
+    texts = [tensor.contiguous() for tensor in (tokens, lengths, labels)]
+    names = _in_order(size)
+    weights = [parameters[name].contiguous() for name in names]
+    slopes = [gradients[name].zero_() for name in names] if gradients else []
+    if any(tensor.dtype != torch.float32 or not tensor.is_contiguous() for tensor in slopes):
+        raise ValueError("gradients must be contiguous float32")
+    by_name = {
+        "losses": torch.empty(models, batch),
+        "right": torch.empty(models, batch, dtype=torch.bool),
+        "positions": positions(length, size.width),
+        **dict(zip(("tokens", "lengths", "labels"), texts, strict=True)),
+        **_links(pattern, texts[1], length),
+    }
+    if dropped is not None:
+        by_name |= {"dropped": dropped.positions, "starts": dropped.starts}
+    weight_table, slope_table = _addresses(weights), _addresses(slopes)
+    asked = _Step(
+        models=models,
+        batch=batch,
+        length=length,
+        blocks=size.blocks,
+        classes=size.classes,
+        symbols=size.symbols + 1,  # padding is one
+        threads=min(models, torch.get_num_threads()),
+        sign=_BY_SCORE.get(pattern.name, 0.0),
+        weights=ctypes.addressof(weight_table),
+        gradients=ctypes.addressof(slope_table) if slopes else None,
+        scale=dropped.scale if dropped is not None else 1.0,
+        **{name: tensor.data_ptr() for name, tensor in by_name.items()},
+    )
+    library = _library()
+    assert library is not None, "ask fused_serves first"
+    library.crisp_encoder_step(ctypes.byref(asked))
+    return by_name["losses"], by_name["right"]
+
+
+def _in_order(size: EncoderSize) -> list[str]:
+    """The names of the parameters as step.cc wants them."""
+    parts = ("qkv", "out", "up", "down")
+    layers = [f"{block}.{part}" for block in range(size.blocks) for part in parts]
+    pairs = [(f"{layer}.weight", f"{layer}.bias") for layer in (*layers, "head")]
+    return ["embedding", *(name for pair in pairs for name in pair)]
+
+
+def _links(pattern: AttentionPattern, lengths: Tensor, length: int) -> dict[str, Tensor]:
+    """How many links each row keeps: `kept`, int64 [M, B]. Or which: `links`, float [N, keys L,
+    queries], 0 or -∞, and the place of each text in them, `which`, int64 [M, B]. Neither where all
+    are kept."""
+    if pattern.name == "dense":
+        return {}
+    distinct, which = lengths.unique(return_inverse=True)
+    if pattern.name in _BY_SCORE:
+        return {"kept": torch.tensor([pattern.kept(n) for n in distinct.tolist()])[which]}
+    valid = torch.arange(length) < distinct[:, None]
+    scores = torch.zeros(len(distinct), 1, length, length)
+    kept = LINK_RULES[pattern.name](scores, valid, pattern).expand_as(scores)[:, 0]
+    links = torch.zeros(len(distinct), length, -(-length // _LANES) * _LANES)
+    links[:, :, :length].masked_fill_(~kept.transpose(1, 2), -torch.inf)
+    return {"links": links, "which": which}
+
+
+def _addresses(tensors: Sequence[Tensor]) -> Any:
+    """An array of pointers."""
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """The built C++, or None where it cannot be built, which is said once."""
+    compiler = shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        print("no C++ compiler: training by torch alone, which takes longer", file=sys.stderr)
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "step.so"
+        command = [compiler, *_FLAGS, "-o", str(file), str(_SOURCE)]
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
+        if built.returncode == 0:
+            return ctypes.CDLL(str(file))
+    print(f"{built.stderr}\n{_SOURCE} cannot be built: training by torch alone", file=sys.stderr)
+    return None

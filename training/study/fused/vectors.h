@@ -1,0 +1,67 @@
+// Sixteen floats at once, memory that suits them, eˣ and the k-th highest of each lane.
+
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+namespace fused {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int kLanes = 16;
+
+typedef float Floats __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+
+inline Floats load(const float* from) { return *reinterpret_cast<const Floats*>(from); }
+inline void store(float* to, Floats values) { *reinterpret_cast<Floats*>(to) = values; }
+
+// `count` up to whole vectors.
+inline int whole(int count) { return (count + kLanes - 1) / kLanes * kLanes; }
+
+// Floats from the start of a cache line on: a vector that spans two takes twice as long to load.
+class Memory {
+ public:
+  Memory() = default;
+  explicit Memory(size_t count) : lines_((count + kLanes - 1) / kLanes) {}
+  float* data() { return lines_.data()->values; }
+  const float* data() const { return lines_.data()->values; }
+
+ private:
+  struct alignas(4 * kLanes) Line {
+    float values[kLanes];
+  };
+  std::vector<Line> lines_;
+};
+
+// eˣ for x ≤ 0, within 2 units in the last place: 2ⁿ times a polynomial in what is left of x.
+inline Floats exponential(Floats x) {
+  const Floats least = Floats{} - 87.0f;
+  x = x < least ? least : x;
+  const Ints n = __builtin_convertvector(x * 1.44269504f - 0.5f, Ints);
+  const Floats whole = __builtin_convertvector(n, Floats);
+  const Floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+  Floats power = Floats{} + 1.0f / 5040;
+  for (float factor : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f})
+    power = power * r + factor;
+  return power * (Floats)((n + 127) << 23);
+}
+
+// The k-th highest of each lane's n values, `sign` times them; -∞ where there are fewer.
+inline Floats highest(const float* values, int64_t row, int n, int k, float sign, float* best) {
+  std::fill_n(best, k * kLanes, -kInfinity);
+  for (int j = 0; j < n; ++j) {
+    Floats value = sign * load(values + j * row);
+    for (int t = 0; t < k; ++t) {  // the higher one stays, the lower one sinks
+      const Floats other = load(best + t * kLanes);
+      store(best + t * kLanes, other > value ? other : value);
+      value = other > value ? value : other;
+    }
+  }
+  return load(best + (k - 1) * kLanes);
+}
+
+}  // namespace fused
