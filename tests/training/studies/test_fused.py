@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -160,3 +164,29 @@ def test_what_cannot_be_built_is_said(
     monkeypatch.setattr(fused, "_FLAGS", ("-fno-such-thing",))
     assert not fused_serves(SIZE, MECHANISMS["full"], CPU)
     assert "training by torch alone" in capsys.readouterr().err
+
+
+SANITIZED = """
+import sys
+import pytest
+from training.study.fused import step
+step._FLAGS += ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+sys.exit(pytest.main([sys.argv[1], "-k", "torchs or other_sizes or threads", *quiet]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the sanitizers' libraries are g++'s")
+def test_it_is_clean_under_sanitizers() -> None:
+    names = ("libasan.so", "libubsan.so", "libstdc++.so")
+    asked = [["g++", f"-print-file-name={name}"] for name in names]
+    libraries = [subprocess.check_output(each, text=True).strip() for each in asked]
+    environment = os.environ | {
+        "LD_PRELOAD": " ".join(libraries),
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
+        "PYTHONMALLOC": "malloc",
+    }
+    command = [sys.executable, "-c", SANITIZED, __file__]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
