@@ -105,10 +105,10 @@ def positions(length: int, width: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Dropped:
-    """What dropout drops in one pass, site by site and model by model."""
+    """What dropout drops in one pass, model by model and site by site."""
 
-    positions: Tensor  # int64, ascending within a site and model
-    starts: Tensor  # int64 [sites · M + 1], of each site's and model's positions
+    positions: Tensor  # int64, ascending within a model and site
+    starts: Tensor  # int64 [M · sites + 1], of each model's and site's positions
     scale: float  # of what is not dropped
 
 
@@ -129,27 +129,29 @@ class Dropout:
             return hidden
         mask = torch.full(hidden.shape, self.scale)
         for row, generator in zip(mask.view(len(mask), -1), self.generators, strict=True):
-            row[self._dropped(row.numel(), generator)] = 0
+            row[self._dropped(generator, 1, row.numel())[0]] = 0
         return hidden * mask.to(hidden.device)
 
     def draw(self, sites: int, count: int) -> Dropped | None:
         """What as many calls would drop, each with `count` elements of a model."""
         if self.rate == 0:
             return None
-        drawn = [self._dropped(count, g) for _ in range(sites) for g in self.generators]
-        starts = torch.tensor([0, *map(len, drawn)]).cumsum(0)
-        return Dropped(torch.cat(drawn), starts, self.scale)
+        drawn = [self._dropped(generator, sites, count) for generator in self.generators]
+        sizes = torch.cat([torch.zeros(1, dtype=torch.int64), *(each for _, each in drawn)])
+        return Dropped(torch.cat([found for found, _ in drawn]), sizes.cumsum(0), self.scale)
 
-    def _dropped(self, count: int, generator: torch.Generator) -> Tensor:
-        """The positions of `count` that are dropped, ascending."""
+    def _dropped(self, generator: torch.Generator, sites: int, count: int) -> tuple[Tensor, Tensor]:
+        """The positions of `count` that are dropped, ascending, site after site; and how many at
+        each site."""
         expected = count * self.rate
         draws = int(expected + 6 * math.sqrt(expected)) + 10  # almost always enough
-        gaps = torch.empty(draws).geometric_(self.rate, generator=generator)
-        found = gaps.long().cumsum(0) - 1
-        while int(found[-1]) < count - 1:
-            more = torch.empty(draws).geometric_(self.rate, generator=generator).long().cumsum(0)
-            found = torch.cat([found, found[-1] + more])
-        return found[found < count]
+        gaps = torch.empty(sites, draws).geometric_(self.rate, generator=generator)
+        found = gaps.long().cumsum(1) - 1
+        while int(found[:, -1].min()) < count - 1:
+            more = torch.empty(sites, draws).geometric_(self.rate, generator=generator)
+            found = torch.cat([found, found[:, -1:] + more.long().cumsum(1)], dim=1)
+        inside = found < count
+        return found[inside], inside.sum(dim=1)
 
 
 def _linear(hidden: Tensor, parameters: Mapping[str, Tensor], name: str) -> Tensor:

@@ -26,7 +26,7 @@ struct Step {  // `_Step` of step.py
   const int64_t* which;         // [models, batch]: the row of links
   const float* positions;       // [length, width]
   const int64_t* dropped;       // or null
-  const int64_t* starts;        // [sites · models + 1] into dropped
+  const int64_t* starts;        // [models · sites + 1] into dropped
   float scale;                  // of what is not dropped
   float* losses;                // [models, batch]
   uint8_t* right;               // [models, batch]
@@ -78,7 +78,8 @@ void run(const Step& s, int first) {
   std::vector<float> logits(s.classes);
   for (int64_t m = first; m < s.models; m += s.threads) {
     const Model model = model_of(s, m);
-    const Dropout dropout{s.scale, s.dropped, s.starts + m, s.models};
+    Dropout dropout{s.scale, s.dropped};
+    if (s.dropped) dropout.starts = s.starts + m * (1 + 2 * s.blocks);
     for (int64_t b = 0; b < s.batch; ++b) {
       const int64_t at = m * s.batch + b, place = b * s.length * kWidth;
       const int64_t* tokens = s.tokens + at * s.length;

@@ -38,16 +38,15 @@ struct Model {
 
 struct Dropout {  // of one model
   float scale;
-  const int64_t* dropped;  // ascending positions, those of site s from starts[s * stride] on
-  const int64_t* starts;
-  int64_t stride;
+  const int64_t* dropped;  // ascending positions, those of a site from starts[site] on
+  const int64_t* starts = nullptr;
 
   // x [rows, kWidth], the text's `first` element of a batch, set to 0 or scaled up.
   void apply(int site, int64_t first, int rows, float* x) const {
     if (!dropped) return;
     for (int i = 0; i < rows * kWidth; ++i) x[i] *= scale;
-    const int64_t* end = dropped + starts[site * stride + 1];
-    const int64_t* at = std::lower_bound(dropped + starts[site * stride], end, first);
+    const int64_t* end = dropped + starts[site + 1];
+    const int64_t* at = std::lower_bound(dropped + starts[site], end, first);
     for (; at < end && *at < first + rows * kWidth; ++at) x[*at - first] = 0;
   }
 };
