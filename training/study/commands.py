@@ -54,6 +54,13 @@ def semantic_focus(
     learning_rate: Annotated[
         float | None, typer.Option(help="Of plain SGD. [default: the task's]")
     ] = None,
+    start_symbol: Annotated[
+        bool,
+        typer.Option(
+            help="Begin every example with one more symbol, the same in all, so that a first "
+            "global token says nothing of the task."
+        ),
+    ] = False,
     landscape_steps: Annotated[
         int, typer.Option(help="Points a side at which the loss around a model is measured.")
     ] = 11,
@@ -90,6 +97,7 @@ def semantic_focus(
                 learning_rate=learning_rate or each.learning_rate,
                 decay=each.decay,
                 landscape_steps=landscape_steps,
+                start_symbol=start_symbol,
             )
             runs.append(settings.run())
     _run_all(out, runs, processes)

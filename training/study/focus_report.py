@@ -34,6 +34,8 @@ def settings_of(results: Sequence[Result]) -> dict[str, dict[str, Result]]:
             f"{s['task']}, {s['length']} symbols, {s['blocks']} layers, {s['train']} examples, "
             f"{len(s['seeds'])} seeds"
         )
+        if s.get("start_symbol"):
+            title += ", after a start symbol"
         found.setdefault(title, {})[s["mechanism"]] = result
     return dict(sorted(found.items()))
 

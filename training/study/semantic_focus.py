@@ -24,7 +24,7 @@ from training.study.mechanisms import mechanism
 from training.study.runs import Progress, Run, write_result
 from training.study.stability import Rows, joined, model_rows
 from training.study.tasks.registry import task_named
-from training.study.tasks.task import Examples, Split, draw_examples
+from training.study.tasks.task import Examples, Split, draw_examples, with_start
 
 STUDY = "semantic-focus"
 STATE_FILE = "state.safetensors"
@@ -52,6 +52,7 @@ class FocusSettings:
     landscape_steps: int = 11
     landscape_examples: int = 200
     data_seed: int = 0
+    start_symbol: bool = False  # before every example, the same in all
 
     def __post_init__(self) -> None:
         task_named(self.task)
@@ -66,17 +67,22 @@ class FocusSettings:
 
     @property
     def name(self) -> str:
-        return f"{self.task}_{self.mechanism}_length{self.length}_blocks{self.blocks}"
+        start = "_start" if self.start_symbol else ""
+        return f"{self.task}_{self.mechanism}_length{self.length}_blocks{self.blocks}{start}"
 
     @property
     def size(self) -> EncoderSize:
         task = task_named(self.task)
-        return EncoderSize(len(task.symbols), len(task.classes), self.blocks)
+        symbols = len(task.symbols) + self.start_symbol
+        return EncoderSize(symbols, len(task.classes), self.blocks)
 
     def run(self) -> Run:
         # Tokens that pass through a block: the seconds are in proportion, roughly.
         tokens = self.train * self.length * self.blocks * len(self.seeds)
-        return Run(STUDY, self.name, asdict(self), self.epochs * tokens / 1e6, extends="epochs")
+        values = asdict(self)
+        if not self.start_symbol:
+            del values["start_symbol"]  # runs of before it existed go on
+        return Run(STUDY, self.name, values, self.epochs * tokens / 1e6, extends="epochs")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FocusSettings:
@@ -95,6 +101,8 @@ def execute(folder: Path, values: dict[str, Any]) -> None:
         held_out=settings.held_out,
         seed=settings.data_seed,
     )
+    if settings.start_symbol:
+        split = with_start(split, settings.size.symbols)
     state = _train(folder, settings, pattern, split)
     found = {
         "chance": split.held_out.most_frequent(),

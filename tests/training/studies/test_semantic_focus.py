@@ -28,8 +28,8 @@ SETTINGS = {
 }
 
 
-def carry_out(root: Path, task: str, name: str) -> FocusSettings:
-    settings = FocusSettings.from_dict(SETTINGS | {"task": task, "mechanism": name})
+def carry_out(root: Path, task: str, name: str, **others: bool) -> FocusSettings:
+    settings = FocusSettings.from_dict(SETTINGS | {"task": task, "mechanism": name} | others)
     run = settings.run()
     run.prepare(root)
     execute(run.folder(root), run.settings)
@@ -65,6 +65,20 @@ def test_every_mechanism_runs_and_is_reported(tmp_path: Path) -> None:
     losses = {name: result["curves"]["held_out_loss"][0][0] for name, result in found.items()}
     # Other links, other losses: 14 symbols give every mechanism links of its own.
     assert len(set(losses.values())) == len(losses)
+
+
+def test_examples_after_a_start_symbol_are_a_setting_of_their_own(tmp_path: Path) -> None:
+    plain, started = (
+        carry_out(tmp_path, "even-pairs", "band-5-1", **others)
+        for others in ({}, {"start_symbol": True})
+    )
+    assert started.size.symbols == plain.size.symbols + 1
+    results = read_results(tmp_path, STUDY)
+    assert sorted("start" in title for title in settings_of(results)) == [False, True]
+    rows = [each["stability"]["pooled"]["rows"] for each in results]
+    assert rows[1] == rows[0] // 14 * 15
+    # What ran before there was such a setting is a run without it.
+    assert "start_symbol" not in plain.run().settings
 
 
 def test_mechanisms_are_those_of_the_paper_and_the_controls() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from training.study.errors import StudyError
 from training.study.tasks.registry import TASKS, task_named
-from training.study.tasks.task import draw_examples
+from training.study.tasks.task import draw_examples, with_start
 
 every_task = pytest.mark.parametrize("name", TASKS)
 
@@ -131,6 +131,16 @@ def test_fixed_lengths_are_fixed(name: str) -> None:
         assert split.train.lengths.min() >= 5 * 22 / 6
     else:
         assert (split.train.lengths == 22).all()
+
+
+def test_a_start_symbol_stands_before_every_example() -> None:
+    split = draw_examples(TASKS["listops"], length=22, train=50, held_out=10, seed=0)
+    started = with_start(split, 99)
+    for before, after in ((split.train, started.train), (split.held_out, started.held_out)):
+        assert (after.tokens[:, 0] == 99).all()
+        assert np.array_equal(after.tokens[:, 1:], before.tokens)
+        assert np.array_equal(after.lengths, before.lengths + 1)
+        assert np.array_equal(after.labels, before.labels)
 
 
 def test_listops_reaches_its_full_length_and_depth() -> None:

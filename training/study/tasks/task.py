@@ -7,7 +7,7 @@ examples.train.tokens        # int64 [5000, 40], 0 is padding
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,17 @@ def draw_examples(task: Task, *, length: int, train: int, held_out: int, seed: i
         np.array(list(found.values()), dtype=np.int64),
     )
     return Split(_rows(every, slice(0, train)), _rows(every, slice(train, wanted)))
+
+
+def with_start(split: Split, symbol: int) -> Split:
+    """The same examples after one more `symbol`, the same in all: where a pattern's global tokens
+    are the first ones, the first of them then says nothing of the task."""
+    return Split(*(_started(examples, symbol) for examples in (split.train, split.held_out)))
+
+
+def _started(examples: Examples, symbol: int) -> Examples:
+    tokens = np.pad(examples.tokens, ((0, 0), (1, 0)), constant_values=symbol)
+    return replace(examples, tokens=tokens, lengths=examples.lengths + 1)
 
 
 def _rows(examples: Examples, rows: slice) -> Examples:
