@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.pattern import AttentionPattern
-from training.study.encoder import Dropout, EncoderSize, Parameters, forward, initial_parameters
-from training.study.fused.step import fused_serves, fused_step
+from training.study.batch_pass import Batch, batch_pass
+from training.study.encoder import Dropout, EncoderSize, Parameters, initial_parameters
 from training.study.tasks.task import Examples
 
 _EVALUATION_ROWS = 20_000  # tokens of one model at once when nothing is learned
@@ -102,13 +102,15 @@ def train_epoch(
     lost = torch.zeros(len(state.seeds), device=state.device)
     gradients = {name: torch.empty_like(tensor) for name, tensor in state.parameters.items()}
     for chosen in order.split(optimisation.batch, dim=1):
-        batch = data.tokens[chosen], data.lengths[chosen], data.labels[chosen]
-        if not plain and fused_serves(size, pattern, state.device):
-            dropped = drop.draw(1 + 2 * size.blocks, batch[0][0].numel() * size.width)
-            parts = state.parameters, *batch, size, pattern
-            losses, correct = fused_step(*parts, dropped=dropped, gradients=gradients)
-        else:
-            losses, correct = _backward(state, batch, size, pattern, drop, gradients)
+        losses, correct = batch_pass(
+            state.parameters,
+            data.batch(chosen),
+            size,
+            pattern,
+            drop=drop,
+            gradients=gradients,
+            plain=plain,
+        )
         _descend(state.parameters, gradients, rate, optimisation.clip)
         lost += losses.sum(dim=1)
         right += correct.sum(dim=1)
@@ -122,27 +124,6 @@ def train_epoch(
             _rounded(loss),
         )
     )
-
-
-def _backward(
-    state: FitState,
-    batch: tuple[Tensor, Tensor, Tensor],
-    size: EncoderSize,
-    pattern: AttentionPattern,
-    drop: Dropout,
-    gradients: Parameters,
-) -> tuple[Tensor, Tensor]:
-    """`fused_step` by torch: tokens, lengths and labels to losses and what is told right."""
-    tokens, lengths, labels = batch
-    for parameter in state.parameters.values():
-        parameter.requires_grad_()
-    logits = forward(state.parameters, tokens, lengths, size, pattern, drop=drop)
-    losses, right = _losses(logits, labels)
-    found = torch.autograd.grad(losses.mean(dim=1).sum(), list(state.parameters.values()))
-    for parameter in state.parameters.values():
-        parameter.requires_grad_(False)
-    gradients.update(zip(state.parameters, found, strict=True))
-    return losses.detach(), right
 
 
 def _descend(parameters: Parameters, gradients: Parameters, rate: float, clip: float) -> None:
@@ -166,17 +147,11 @@ def evaluate(
     right, lost = (torch.zeros(models, device=state.device) for _ in range(2))
     data = _Tensors(examples, state.device)
     rows = max(1, _EVALUATION_ROWS // examples.tokens.shape[1])
-    with torch.inference_mode():
-        for chosen in torch.arange(len(examples), device=state.device).split(rows):
-            every = chosen.expand(models, -1)
-            texts, labels = (data.tokens[every], data.lengths[every]), data.labels[every]
-            if not plain and fused_serves(size, pattern, state.device):
-                losses, correct = fused_step(state.parameters, *texts, labels, size, pattern)
-            else:
-                logits = forward(state.parameters, *texts, size, pattern)
-                losses, correct = _losses(logits, labels)
-            lost += losses.sum(dim=1)
-            right += correct.sum(dim=1)
+    for chosen in torch.arange(len(examples), device=state.device).split(rows):
+        batch = data.batch(chosen.expand(models, -1))
+        losses, correct = batch_pass(state.parameters, batch, size, pattern, plain=plain)
+        lost += losses.sum(dim=1)
+        right += correct.sum(dim=1)
     return right / len(examples), lost / len(examples)
 
 
@@ -208,11 +183,9 @@ class _Tensors:
         self.lengths = torch.from_numpy(examples.lengths).to(device)
         self.labels = torch.from_numpy(examples.labels).to(device)
 
-
-def _losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy float [M, B], and whether the highest logit is the label's, bool [M, B]."""
-    losses = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return losses.view(labels.shape), logits.argmax(dim=-1) == labels
+    def batch(self, chosen: Tensor) -> Batch:
+        """Those of each model, int64 [M, B]."""
+        return self.tokens[chosen], self.lengths[chosen], self.labels[chosen]
 
 
 def _mixed(seed: int, epoch: int, purpose: int) -> int:

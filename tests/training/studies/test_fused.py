@@ -14,7 +14,8 @@ from torch import Tensor
 
 from training.pattern import AttentionPattern
 from training.study import fit
-from training.study.encoder import Dropout, EncoderSize, Parameters, initial_parameters
+from training.study.batch_pass import batch_pass
+from training.study.encoder import Dropout, EncoderSize, initial_parameters
 from training.study.fused import step as fused
 from training.study.fused.step import fused_serves, fused_step
 from training.study.mechanisms import MECHANISMS
@@ -38,32 +39,36 @@ def texts(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     return tokens * (torch.arange(max(LENGTHS)) < lengths[..., None]), lengths, labels
 
 
-def by_torch(
-    parameters: Parameters,
-    batch: tuple[Tensor, Tensor, Tensor],
-    pattern: AttentionPattern,
-    rate: float = 0.0,
-) -> tuple[Tensor, Tensor, Parameters]:
-    gradients: Parameters = {}
-    state = fit.FitState(tuple(range(MODELS)), parameters)
-    drop = Dropout(rate, range(MODELS))
-    losses, right = fit._backward(state, batch, SIZE, pattern, drop, gradients)
-    return losses, right, gradients
+def test_a_batch_goes_by_the_fused_step_where_it_serves() -> None:
+    parameters, batch = initial_parameters(SIZE, range(MODELS)), texts()
+    pattern = MECHANISMS["topk-5"]
+    losses, _ = batch_pass(parameters, batch, SIZE, pattern)
+    assert torch.equal(losses, fused_step(parameters, *batch, SIZE, pattern)[0])
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_losses_and_gradients_are_torchs(name: str) -> None:
     pattern, parameters, batch = MECHANISMS[name], initial_parameters(SIZE, range(MODELS)), texts()
     assert fused_serves(SIZE, pattern, CPU)
-    expected, right, slopes = by_torch(parameters, batch, pattern, rate=0.1)
-    gradients = {name: torch.full_like(tensor, 7) for name, tensor in parameters.items()}
-    dropped = Dropout(0.1, range(MODELS)).draw(5, batch[0][0].numel() * SIZE.width)
-    options = {"dropped": dropped, "gradients": gradients}
-    losses, told = fused_step(parameters, *batch, SIZE, pattern, **options)
-    torch.testing.assert_close(losses, expected, atol=1e-5, rtol=1e-5)
-    assert torch.equal(told, right)
-    for key, slope in slopes.items():
-        torch.testing.assert_close(gradients[key], slope, atol=1e-6, rtol=1e-3)
+    found, expected = (
+        {name: torch.full_like(tensor, 7) for name, tensor in parameters.items()} for _ in range(2)
+    )
+    (losses, right), (plain_losses, plain_right) = (
+        batch_pass(
+            parameters,
+            batch,
+            SIZE,
+            pattern,
+            drop=Dropout(0.1, range(MODELS)),
+            gradients=gradients,
+            plain=plain,
+        )
+        for gradients, plain in ((found, False), (expected, True))
+    )
+    torch.testing.assert_close(losses, plain_losses, atol=1e-5, rtol=1e-5)
+    assert torch.equal(right, plain_right)
+    for key, gradient in expected.items():
+        torch.testing.assert_close(found[key], gradient, atol=1e-6, rtol=1e-3)
 
 
 def test_a_share_of_the_links_and_other_sizes() -> None:
@@ -125,7 +130,7 @@ def test_large_scores_neither_overflow_nor_vanish() -> None:
     parameters["0.qkv.weight"] *= 30
     for name in ("full", "topk-5", "bottomk-5"):
         losses, _ = fused_step(parameters, *batch, SIZE, MECHANISMS[name])
-        expected, _, _ = by_torch(parameters, batch, MECHANISMS[name])
+        expected, _ = batch_pass(parameters, batch, SIZE, MECHANISMS[name], plain=True)
         torch.testing.assert_close(losses, expected, atol=1e-4, rtol=1e-4)
 
 

@@ -2,7 +2,6 @@
 
     if fused_serves(size, pattern, device):
         losses, right = fused_step(parameters, tokens, lengths, labels, size, pattern)
-        losses, right = fused_step(..., dropped=drop.draw(sites, count), gradients=gradients)
 
 The same computation as `encoder.forward`, its cross-entropy and its backward pass, in float32 on
 the CPU: only sums are taken in another order. The C++ is built when first needed, for the processor

@@ -1,0 +1,60 @@
+"""A batch through many models, forward or forward and backward: by the fused step where it serves,
+else by torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from training.pattern import AttentionPattern
+from training.study.encoder import Dropout, EncoderSize, Parameters, forward
+from training.study.fused.step import fused_serves, fused_step
+
+# tokens int64 [M, B, L], of which the first `lengths` int64 [M, B] are real, and labels int64
+# [M, B].
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def batch_pass(
+    parameters: Parameters,
+    batch: Batch,
+    size: EncoderSize,
+    pattern: AttentionPattern,
+    *,
+    drop: Dropout | None = None,
+    gradients: Parameters | None = None,
+    plain: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy float [M, B], and whether the highest logit is the label's, bool [M, B].
+
+    `gradients` become those of each model's mean loss. `plain`: by torch alone.
+    """
+    tokens = batch[0]
+    if not plain and fused_serves(size, pattern, tokens.device):
+        elements = tokens[0].numel() * size.width
+        dropped = None if drop is None else drop.draw(1 + 2 * size.blocks, elements)
+        return fused_step(parameters, *batch, size, pattern, dropped=dropped, gradients=gradients)
+    if gradients is None:
+        with torch.inference_mode():
+            return _by_torch(parameters, batch, size, pattern, drop)
+    for parameter in parameters.values():
+        parameter.requires_grad_()
+    losses, right = _by_torch(parameters, batch, size, pattern, drop)
+    found = torch.autograd.grad(losses.mean(dim=1).sum(), list(parameters.values()))
+    for parameter in parameters.values():
+        parameter.requires_grad_(False)
+    gradients.update(zip(parameters, found, strict=True))
+    return losses.detach(), right
+
+
+def _by_torch(
+    parameters: Parameters,
+    batch: Batch,
+    size: EncoderSize,
+    pattern: AttentionPattern,
+    drop: Dropout | None,
+) -> tuple[Tensor, Tensor]:
+    tokens, lengths, labels = batch
+    logits = forward(parameters, tokens, lengths, size, pattern, drop=drop or nn.Identity())
+    losses = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    return losses.view(labels.shape), logits.argmax(dim=-1) == labels
