@@ -22,6 +22,10 @@ from training.study.mechanisms import MECHANISMS
 from training.study.tasks.registry import TASKS
 from training.study.tasks.task import draw_examples
 
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("c++") or shutil.which("g++")), reason="torch alone where no C++ compiler is"
+)
+
 CPU = torch.device("cpu")
 SIZE = EncoderSize(symbols=5, classes=3, blocks=2)
 MODELS = 3
