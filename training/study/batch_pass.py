@@ -55,6 +55,6 @@ def _by_torch(
     drop: Dropout | None,
 ) -> tuple[Tensor, Tensor]:
     tokens, lengths, labels = batch
-    logits = forward(parameters, tokens, lengths, size, pattern, drop=drop or nn.Identity())
+    logits = forward(parameters, tokens, lengths, size, pattern, drop=drop)
     losses = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     return losses.view(labels.shape), logits.argmax(dim=-1) == labels

@@ -66,13 +66,14 @@ def forward(
     size: EncoderSize,
     pattern: AttentionPattern,
     *,
-    drop: Callable[[Tensor], Tensor] = lambda hidden: hidden,
+    drop: Callable[[Tensor], Tensor] | None = None,
     observe: Observe | None = None,
 ) -> Tensor:
     """Logits [M, B, C] of tokens int64 [M, B, L], of which the first `lengths` [M, B] are real.
 
     `drop` is applied to the embeddings and to what each layer adds, float [M, B·L, D].
     """
+    drop = drop or nn.Identity()
     models, batch, length = tokens.shape
     width = size.width
     valid = torch.arange(length, device=tokens.device) < lengths[..., None]  # [M, B, L]

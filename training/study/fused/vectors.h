@@ -20,13 +20,16 @@ inline Floats load(const float* from) { return *reinterpret_cast<const Floats*>(
 inline void store(float* to, Floats values) { *reinterpret_cast<Floats*>(to) = values; }
 
 // `count` up to whole vectors.
-inline int whole(int count) { return (count + kLanes - 1) / kLanes * kLanes; }
+template <class Count>
+Count whole(Count count) {
+  return (count + kLanes - 1) / kLanes * kLanes;
+}
 
 // Floats from the start of a cache line on: a vector that spans two takes twice as long to load.
 class Memory {
  public:
   Memory() = default;
-  explicit Memory(size_t count) : lines_((count + kLanes - 1) / kLanes) {}
+  explicit Memory(size_t count) : lines_(whole(count) / kLanes) {}
   float* data() { return lines_.data()->values; }
   const float* data() const { return lines_.data()->values; }
 
