@@ -41,6 +41,12 @@ def semantic_focus(
         typer.Option(help="Attention mechanisms, e.g. topk-5 band-9-1. [default: all]"),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Models of each setting.")] = 10,
+    first_seed: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Of the seeds; a setting may be divided so, the report joins its runs."
+        ),
+    ] = 0,
     length: Annotated[
         int | None, typer.Option(help="Symbols of an example, at most. [default: the task's]")
     ] = None,
@@ -88,7 +94,7 @@ def semantic_focus(
             settings = FocusSettings(
                 task=each.name,
                 mechanism=name,
-                seeds=tuple(range(seeds)),
+                seeds=tuple(range(first_seed, first_seed + seeds)),
                 length=length or each.length,
                 blocks=blocks or each.blocks,
                 train=train,

@@ -10,34 +10,18 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from training.study.authors import RECORDED
+from training.study.focus_results import Result
 from training.study.markdown import number, p_value, percent, quartiles, table
 from training.study.measures import holm
-from training.study.mechanisms import FULL, MECHANISMS
+from training.study.mechanisms import FULL
 from training.study.stability import LOWER, UPPER, condition
 from training.study.survival import Times, first_epochs, log_rank
 
-Result = dict[str, Any]
 Value = TypeVar("Value")
 Floats = NDArray[np.float64]
 THRESHOLD = 0.95
 TOPK = "topk-5"
 _SLOPE = 99.0  # the percentile of the slopes that is compared
-
-
-def settings_of(results: Sequence[Result]) -> dict[str, dict[str, Result]]:
-    """The results by what is comparable, everything but the mechanism, then by mechanism."""
-    order = list(MECHANISMS)
-    found: dict[str, dict[str, Result]] = {}
-    for result in sorted(results, key=lambda r: order.index(r["settings"]["mechanism"])):
-        s = result["settings"]
-        title = (
-            f"{s['task']}, {s['length']} symbols, {s['blocks']} layers, {s['train']} examples, "
-            f"{len(s['seeds'])} seeds"
-        )
-        if s.get("start_symbol"):
-            title += ", after a start symbol"
-        found.setdefault(title, {})[s["mechanism"]] = result
-    return dict(sorted(found.items()))
 
 
 def times_of(result: Result) -> Times:
@@ -121,22 +105,23 @@ def _faster(full: Times | None, other: Times) -> str:
 
 
 def stability_table(task: str, by_mechanism: Mapping[str, Result]) -> str:
-    """The percentiles of the stability quantities, beside those that the authors' code records."""
+    """The percentiles of the stability quantities, in the median over the seeds, beside those that
+    the authors' code records of one model."""
     rows = []
-    ours = {name: result["stability"]["pooled"] for name, result in by_mechanism.items()}
+    ours = {name: _measured(result) for name, result in by_mechanism.items()}
     for key, symbol, source in (
         ("dispersion", "δ_s", FULL),
         ("heavy_dispersion", "δ_h", TOPK),
         ("separation", "Δ_h", TOPK),
         ("relative_degree", "β", TOPK),
     ):
-        if source in ours and ours[source]["rows"]:
-            values = ours[source]["percentiles"][key]
+        if ours.get(source):
+            values = np.median([seed["percentiles"][key] for seed in ours[source]], axis=0)
             rows.append([f"{symbol} of {source}, ours", *map(number, values)])
         if task in RECORDED and key in RECORDED[task]:
             rows.append([f"{symbol} of {source}, authors", *map(number, RECORDED[task][key])])
     header = [
-        "percentile (of Δ_h)",
+        "percentile (of Δ_h); medians over the seeds",
         *(f"{up:.0f} ({low:.0f})" for up, low in zip(UPPER, LOWER, strict=True)),
     ]
     return table(header, rows)
@@ -152,22 +137,28 @@ def authors_conditions() -> str:
 
 
 def condition_table(by_mechanism: Mapping[str, Result]) -> str:
-    """On which share of the rows the two conditions hold: pooled, and the range over seeds."""
+    """On which share of the rows the two conditions hold: of all, and the range over seeds."""
     rows = []
     for name, result in by_mechanism.items():
-        found = result["stability"]
-        cells = [name, found["kept"], str(found["pooled"]["rows"])]
+        seeds = _measured(result)
+        count = [seed["rows"] for seed in seeds]
+        cells = [name, result["stability"]["kept"], str(sum(count))]
         for key in ("condition", "in_degree"):
-            seeds = [seed[key] for seed in found["by_seed"] if seed["rows"]]
             if not seeds:
                 cells.append("–")
                 continue
-            cells.append(
-                f"{percent(found['pooled'][key])} ({percent(min(seeds))} to {percent(max(seeds))})"
-            )
+            shares = [seed[key] for seed in seeds]
+            whole = float(np.average(shares, weights=count))
+            cells.append(f"{percent(whole)} ({percent(min(shares))} to {percent(max(shares))})")
         rows.append(cells)
     header = ["trained with", "kept", "rows", "first holds, % (over seeds)", "in-degree form, %"]
     return table(header, rows)
+
+
+def _measured(result: Result) -> list[dict[str, Any]]:
+    """The stability of each seed that has rows to measure: texts that keep all their links have
+    none."""
+    return [seed for seed in result["stability"]["by_seed"] if seed["rows"]]
 
 
 def slope_table(by_mechanism: Mapping[str, Result]) -> str:

@@ -20,6 +20,7 @@ from training.study import (
     flops_report,
     focus_pictures,
     focus_report,
+    focus_results,
     semantic_focus,
     tuning_pictures,
     tuning_report,
@@ -63,7 +64,7 @@ def write_report(runs: Path, out: Path, *, collect: bool = False) -> list[Path]:
 
 def _focus(results: Sequence[dict[str, Any]], out: Path) -> str:
     parts = ["# Semantic Focus: the runs\n"]
-    for title, found in focus_report.settings_of(results).items():
+    for title, found in focus_results.settings_of(results).items():
         task = next(iter(found.values()))["settings"]["task"]
         picture = f"{_file_name(title)}.png"
         focus_pictures.draw(out / picture, title, found)

@@ -68,7 +68,8 @@ class FocusSettings:
     @property
     def name(self) -> str:
         start = "_start" if self.start_symbol else ""
-        return f"{self.task}_{self.mechanism}_length{self.length}_blocks{self.blocks}{start}"
+        first = f"_from{self.seeds[0]}" if self.seeds[0] else ""  # further seeds of a setting
+        return f"{self.task}_{self.mechanism}_length{self.length}_blocks{self.blocks}{start}{first}"
 
     @property
     def size(self) -> EncoderSize:
@@ -151,19 +152,14 @@ def _curves(state: fit.FitState) -> dict[str, list[list[float]]]:
 def stability(
     parameters: Parameters, examples: Examples, size: EncoderSize, pattern: AttentionPattern
 ) -> dict[str, Any]:
-    """The stability quantities, pooled over layers and seeds, over layers a seed, and a layer.
+    """The stability quantities of each seed, pooled over layers.
 
     A model that keeps its highest scores is measured with what it keeps, any other with the 5
     highest: what top-k *would* keep of it.
     """
     measured = pattern if pattern.name == "topk" else AttentionPattern("topk", k=5)
     rows = model_rows(parameters, examples, size, pattern, measured)
-    return {
-        "kept": str(measured),
-        "pooled": _summary(joined([each for blocks in rows for each in blocks])),
-        "by_seed": [_summary(joined(blocks)) for blocks in rows],
-        "by_block": [_summary(joined(list(blocks))) for blocks in zip(*rows, strict=True)],
-    }
+    return {"kept": str(measured), "by_seed": [_summary(joined(blocks)) for blocks in rows]}
 
 
 def _summary(rows: Rows) -> dict[str, Any]:

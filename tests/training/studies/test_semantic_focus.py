@@ -4,11 +4,19 @@ that the report understands."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from training.pattern import AttentionPattern
-from training.study.focus_report import condition_table, settings_of, slope_table, speed_table
+from training.study.errors import StudyError
+from training.study.focus_report import (
+    condition_table,
+    slope_table,
+    speed_table,
+    stability_table,
+)
+from training.study.focus_results import settings_of
 from training.study.mechanisms import MECHANISMS, mechanism
 from training.study.runs import read_results
 from training.study.semantic_focus import STUDY, FocusSettings, execute
@@ -28,7 +36,7 @@ SETTINGS = {
 }
 
 
-def carry_out(root: Path, task: str, name: str, **others: bool) -> FocusSettings:
+def carry_out(root: Path, task: str, name: str, **others: Any) -> FocusSettings:
     settings = FocusSettings.from_dict(SETTINGS | {"task": task, "mechanism": name} | others)
     run = settings.run()
     run.prepare(root)
@@ -46,9 +54,9 @@ def test_every_task_runs(task: str, tmp_path: Path) -> None:
         assert len(curve) == 1
         assert len(curve[0]) == 2
     # 10 batches of 100 are more than there are; each text has as many rows as symbols.
-    rows = found["stability"]["pooled"]["rows"]
-    assert 0 < rows <= 2 * 40 * settings.length
     assert len(found["stability"]["by_seed"]) == 2
+    for seed in found["stability"]["by_seed"]:
+        assert 0 < seed["rows"] <= 40 * settings.length
     assert len(found["landscape"]["slopes"]) == 2
     assert settings_of([found])
 
@@ -75,10 +83,50 @@ def test_examples_after_a_start_symbol_are_a_setting_of_their_own(tmp_path: Path
     assert started.size.symbols == plain.size.symbols + 1
     results = read_results(tmp_path, STUDY)
     assert sorted("start" in title for title in settings_of(results)) == [False, True]
-    rows = [each["stability"]["pooled"]["rows"] for each in results]
+    rows = [each["stability"]["by_seed"][0]["rows"] for each in results]
     assert rows[1] == rows[0] // 14 * 15
     # What ran before there was such a setting is a run without it.
     assert "start_symbol" not in plain.run().settings
+
+
+def test_further_seeds_are_joined_to_those_of_the_same_setting(tmp_path: Path) -> None:
+    carry_out(tmp_path / "whole", "even-pairs", "topk-5", seeds=(0, 1, 2))
+    # In another order than that of their seeds, and in one folder.
+    carry_out(tmp_path / "parts", "even-pairs", "topk-5", seeds=(1, 2))
+    carry_out(tmp_path / "parts", "even-pairs", "topk-5", seeds=(0,))
+    ((title, whole),) = settings_of(read_results(tmp_path / "whole", STUDY)).items()
+    parts = read_results(tmp_path / "parts", STUDY)
+    assert len(parts) == 2
+    ((joined_title, joined),) = settings_of(parts).items()
+    assert joined_title == title
+    for table in (speed_table, condition_table, slope_table):
+        assert table(joined) == table(whole)
+    assert stability_table("even-pairs", joined) == stability_table("even-pairs", whole)
+    for key in ("curves", "stability"):
+        assert joined["topk-5"][key] == whole["topk-5"][key]
+    assert joined["topk-5"]["settings"] == whole["topk-5"]["settings"]
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [({"seeds": (0,)}, "seed in common"), ({"seeds": (2,), "epochs": 2}, "epochs differ, 1 and 2")],
+)
+def test_runs_that_are_not_seeds_of_one_setting_are_not_joined(
+    others: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    carry_out(tmp_path / "first", "even-pairs", "topk-5")
+    carry_out(tmp_path / "second", "even-pairs", "topk-5", **others)
+    results = [r for name in ("first", "second") for r in read_results(tmp_path / name, STUDY)]
+    with pytest.raises(StudyError, match=message):
+        settings_of(results)
+
+
+def test_other_seeds_are_not_paired(tmp_path: Path) -> None:
+    carry_out(tmp_path, "even-pairs", "topk-5", seeds=(0, 1))
+    carry_out(tmp_path, "even-pairs", "full", seeds=(3, 5))
+    first, second = settings_of(read_results(tmp_path, STUDY))
+    assert first.endswith(", 2 seeds")
+    assert second.endswith(", seeds 3, 5")
 
 
 def test_mechanisms_are_those_of_the_paper_and_the_controls() -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import crisp
 from training.study import focus_report, tuning_report
+from training.study.focus_results import settings_of
 from training.study.report import write_report
 from training.study.runs import FAILURE_FILE, RESULT_FILE
 
@@ -25,13 +26,20 @@ def focus_result(mechanism: str, arrival: list[int | None], slope: float) -> dic
     accuracy = [
         [1.0 if epoch is not None and e >= epoch else 0.5 for epoch in arrival] for e in range(1, 7)
     ]
-    percentiles = {
-        "dispersion": [8.0, 9.0, 10.0, 20.0],
+    others = {
         "heavy_dispersion": [1.0, 2.0, 3.0, 4.0],
         "separation": [0.5, 0.25, 0.1, 1e-6],
         "relative_degree": [1.0, 2.0, 3.0, 3.5],
     }
-    summary = {"rows": 100, "percentiles": percentiles, "condition": 0.25, "in_degree": 0.125}
+    stability = [
+        {
+            "rows": 100 if i else 300,
+            "percentiles": others | {"dispersion": [8.0 + (i - 2) ** 3, 9.0, 10.0, 20.0]},
+            "condition": 0.2 if i else 0.3,
+            "in_degree": 0.125,
+        }
+        for i in range(len(arrival))
+    ]
     slopes = [[1.0, 2.0, slope + 0.01 * i, 9.0] for i in range(len(arrival))]
     return {
         "study": "semantic-focus",
@@ -48,8 +56,7 @@ def focus_result(mechanism: str, arrival: list[int | None], slope: float) -> dic
         "curves": {"held_out_accuracy": accuracy, "held_out_loss": accuracy},
         "stability": {
             "kept": "topk(k=5)",
-            "pooled": summary,
-            "by_seed": [summary | {"condition": 0.2}, summary | {"condition": 0.3}],
+            "by_seed": stability,
         },
         "landscape": {"percentiles": [50.0, 90.0, 99.0, 100.0], "slopes": slopes},
         "seconds": 1800.0,
@@ -126,7 +133,7 @@ def runs_folder(root: Path) -> Path:
 
 
 def test_who_is_faster_and_how_sure_that_is() -> None:
-    ((title, found),) = focus_report.settings_of(FOCUS).items()
+    ((title, found),) = settings_of(FOCUS).items()
     assert title == "parity, 12 symbols, 2 layers, 100 examples, 5 seeds"
     table = focus_report.speed_table(found)
     full, topk, band = (cells(table, name) for name in ("full", "topk-5", "band-5"))
@@ -153,13 +160,14 @@ def test_best_accuracies_are_compared_within_the_epochs_that_both_have_run() -> 
 
 
 def test_stability_and_slopes() -> None:
-    ((_, found),) = focus_report.settings_of(FOCUS).items()
+    ((_, found),) = settings_of(FOCUS).items()
     table = focus_report.stability_table("parity", found)
     assert cells(table, "δ_s of full, ours")[1:] == ["8", "9", "10", "20"]
     assert cells(table, "δ_s of full, authors")[1:] == ["8.3", "10.1", "11.2", "19.4"]
     assert cells(table, "Δ_h of topk-5, ours")[1:] == ["0.5", "0.25", "0.1", "1.0e-06"]
     shares = cells(focus_report.condition_table(found), "topk-5")
-    assert shares[3:] == ["25.0 (20.0 to 30.0)", "12.5 (12.5 to 12.5)"]
+    # 300 rows of 30 %, and 400 of 20 %.
+    assert shares[2:] == ["700", "24.3 (20.0 to 30.0)", "12.5 (12.5 to 12.5)"]
     slopes = focus_report.slope_table(found)
     assert cells(slopes, "topk-5")[1].startswith("3.02")
     assert float(cells(slopes, "topk-5")[2]) == pytest.approx(2 / 2**5, abs=1e-3)
