@@ -117,6 +117,14 @@ def crisp_attention(
         list[float] | None,
         typer.Option(help="Shares of the links that top-k drops. [default: 0 0.5 0.7 0.8 0.9]"),
     ] = None,
+    k: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--k",
+            help="Links of a query that top-k keeps, however long the text: short texts keep a "
+            "larger share. [default: none]",
+        ),
+    ] = None,
     control: Annotated[
         list[str] | None,
         typer.Option(
@@ -171,6 +179,7 @@ def crisp_attention(
         data=data,
         dev=dev,
         sparsities=[0, 0.5, 0.7, 0.8, 0.9] if sparsity is None else sparsity,
+        links=k or [],
         controls=["random", "bottomk", "band"] if control is None else control,
         control_sparsity=control_sparsity,
         dropouts=[0, 0.1, 0.2, 0.3] if dropout is None else dropout,

@@ -26,6 +26,7 @@ def sweep(
     data: str,
     dev: Sequence[str],
     sparsities: Sequence[float],
+    links: Sequence[int],
     controls: Sequence[str],
     control_sparsity: float,
     dropouts: Sequence[float],
@@ -42,6 +43,7 @@ def sweep(
     """The runs, those of one fraction and seed side by side, so that a study that is stopped early
     has whole comparisons. Raises TrainingError where something makes no sense or cannot be read."""
     patterns = sparse_patterns(sparsities)
+    patterns += [AttentionPattern("topk", k=k) for k in links]
     (control,) = sparse_patterns([control_sparsity])
     if control == DENSE and (phases or set(controls) - {NO_CONTROL}):
         raise StudyError("controls and phases need a --control-sparsity above 0")

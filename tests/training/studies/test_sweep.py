@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from training.data import read_examples
+from training.errors import TrainingError
 from training.pattern import AttentionPattern
 from training.study.crisp_attention import (
     DENSE,
@@ -36,6 +37,7 @@ def asked(base: Path, texts: Path, held_out: Path, **changes: Any) -> list[Run]:
         "data": str(texts),
         "dev": [str(held_out)],
         "sparsities": [0, 0.5, 0.8],
+        "links": [6],
         "controls": ["random", "band"],
         "control_sparsity": 0.8,
         "dropouts": [0.1, 0.3],
@@ -78,30 +80,33 @@ def test_no_band_is_nearer_to_the_density(lengths: list[int], density: float) ->
 def test_every_setting_gets_every_seed(base: Path, train_tsv: Path, dev_tsv: Path) -> None:
     runs = asked(base, train_tsv, dev_tsv)
     names = [run.name for run in runs]
-    # dense, two sparsities, two controls, one dropout that is not the usual one, one phased in.
-    assert len(set(names)) == len(names) == 7 * 2 * 2
+    # dense, two sparsities, one k, two controls, one dropout beside the usual, one phased in.
+    assert len(set(names)) == len(names) == 8 * 2 * 2
     assert names[0] == "train_dense_fraction0.5_seed0"
     assert "train_topk-0.2_fraction1_seed1" in names
+    assert "train_topk-6_fraction1_seed1" in names
     assert "train_dense-dropout0.3_fraction1_seed1" in names
     assert "train_topk-0.2-phased0.5_fraction1_seed1" in names
     longer = asked(base, train_tsv, dev_tsv, epochs=15, learning_rate=1e-4)
     assert longer[0].name == "train_dense-15epochs-rate0.0001_fraction0.5_seed0"
     dense = TuningSettings.from_dict(runs[0].settings)
-    assert [str(pattern) for pattern in dense.inference][:3] == [
+    assert [str(pattern) for pattern in dense.inference][:4] == [
         "topk(density=0.5)",
         "topk(density=0.2)",
+        "topk(k=6)",
         "random(density=0.2)",
     ]
-    assert dense.inference[3].name == "band"
+    assert dense.inference[4].name == "band"
     for changes, complaint in (
         ({"controls": ["magic"]}, "unknown control 'magic'; known: random, bottomk, band, none"),
         ({"control_sparsity": 0}, "sparsity above 0"),
+        ({"links": [0]}, "k must be at least 1, got 0"),
         ({"fractions": [2]}, r"fraction must lie in \(0, 1\], got 2"),
         ({"dev": []}, "name a file with --dev"),
     ):
-        with pytest.raises(StudyError, match=complaint):
+        with pytest.raises(TrainingError, match=complaint):
             asked(base, train_tsv, dev_tsv, **changes)
-    assert len(asked(base, train_tsv, dev_tsv, controls=["none"])) == 5 * 2 * 2
+    assert len(asked(base, train_tsv, dev_tsv, controls=["none"])) == 6 * 2 * 2
 
 
 def test_a_subset_is_balanced_and_each_seeds_own(train_tsv: Path, dev_tsv: Path) -> None:
