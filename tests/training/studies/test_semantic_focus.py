@@ -10,6 +10,7 @@ import pytest
 
 from training.pattern import AttentionPattern
 from training.study.errors import StudyError
+from training.study.focus_pictures import _style, draw
 from training.study.focus_report import (
     condition_table,
     slope_table,
@@ -70,6 +71,9 @@ def test_every_mechanism_runs_and_is_reported(tmp_path: Path) -> None:
     for table in (speed_table(found), condition_table(found), slope_table(found)):
         for name in MECHANISMS:
             assert f"| {name} |" in table
+    draw(tmp_path / "all.png", "all", found)
+    assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
+    assert len({str(_style(name)) for name in MECHANISMS}) == len(MECHANISMS)  # told apart
     losses = {name: result["curves"]["held_out_loss"][0][0] for name, result in found.items()}
     # Other links, other losses: 14 symbols give every mechanism links of its own.
     assert len(set(losses.values())) == len(losses)
