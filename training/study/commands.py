@@ -48,14 +48,17 @@ def semantic_focus(
         ),
     ] = 0,
     length: Annotated[
-        int | None, typer.Option(help="Symbols of an example, at most. [default: the task's]")
+        int | None,
+        typer.Option(min=1, help="Symbols of an example, at most. [default: the task's]"),
     ] = None,
-    blocks: Annotated[int | None, typer.Option(help="Layers. [default: the task's]")] = None,
+    blocks: Annotated[int | None, typer.Option(min=1, help="Layers. [default: the task's]")] = None,
     train: Annotated[int, typer.Option(help="Training examples.")] = 5000,
     held_out: Annotated[int, typer.Option(help="Held-out examples.")] = 2000,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Passes over the data; more than before goes on. [default: the task's]"),
+        typer.Option(
+            min=1, help="Passes over the data; more than before goes on. [default: the task's]"
+        ),
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Of plain SGD. [default: the task's]")
@@ -100,7 +103,7 @@ def semantic_focus(
                 train=train,
                 held_out=held_out,
                 epochs=epochs or each.epochs,
-                learning_rate=learning_rate or each.learning_rate,
+                learning_rate=each.learning_rate if learning_rate is None else learning_rate,
                 decay=each.decay,
                 landscape_steps=landscape_steps,
                 start_symbol=start_symbol,

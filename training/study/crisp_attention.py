@@ -42,6 +42,10 @@ from training.study.runs import Progress, Run, write_result
 
 STUDY = "crisp-attention"
 DENSE = AttentionPattern("dense")
+_FOLLOWS = {
+    "inference": "--sparsity, --k and --control: a dense run is measured with each sparse pattern "
+    "that is asked for beside it"
+}
 _GAP_TEXTS = 2000  # training texts, at most, on which accuracy and loss are measured in the end
 
 
@@ -86,7 +90,7 @@ class TuningSettings:
             "attention": self.attention.to_dict(),
             "inference": [pattern.to_dict() for pattern in self.inference],
         }
-        return Run(STUDY, self.name, values, self.fraction * self.epochs)
+        return Run(STUDY, self.name, values, self.fraction * self.epochs, follows=_FOLLOWS)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TuningSettings:

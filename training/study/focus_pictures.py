@@ -49,7 +49,9 @@ def draw(file: Path, title: str, by_mechanism: Mapping[str, Any]) -> None:
     if bands:
         accuracy.legend(fontsize="small")
     else:
-        figure.legend(*accuracy.get_legend_handles_labels(), loc="outside right", fontsize="small")
+        figure.legend(
+            *accuracy.get_legend_handles_labels(), loc="outside right upper", fontsize="small"
+        )
     figure.suptitle(title)
     save(figure, file)
 

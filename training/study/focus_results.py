@@ -9,32 +9,45 @@ from typing import Any
 
 import numpy as np
 
+from training.study.comparable import Result, comparable
 from training.study.errors import StudyError
 from training.study.mechanisms import MECHANISMS
 
-Result = dict[str, Any]
-
 
 def settings_of(results: Sequence[Result]) -> dict[str, dict[str, Result]]:
-    """The results by what is comparable, everything but the mechanism, then by mechanism.
+    """The results by what is comparable, everything but mechanism and epochs, then by mechanism.
 
     Runs of further seeds of a setting are joined to one. Raises StudyError where they do not agree.
     """
     order = list(MECHANISMS)
-    parts: dict[tuple[str, str, str], list[Result]] = {}
-    for result in sorted(results, key=lambda r: order.index(r["settings"]["mechanism"])):
-        s = result["settings"]
-        start = ", after a start symbol" if s.get("start_symbol") else ""
-        size = f"{s['length']} symbols, {s['blocks']} layers, {s['train']} examples"
-        parts.setdefault((f"{s['task']}, {size}", start, s["mechanism"]), []).append(result)
+    results = sorted(results, key=lambda r: order.index(r["settings"]["mechanism"]))
     found: dict[str, dict[str, Result]] = {}
-    for (title, start, name), runs in parts.items():
-        result = _joined(runs)
-        seeds = result["settings"]["seeds"]
-        whole = seeds == list(range(len(seeds)))  # else what is paired by seed is told apart
-        which = f"{len(seeds)} seeds" if whole else f"seeds {', '.join(map(str, seeds))}"
-        found.setdefault(f"{title}, {which}{start}", {})[name] = result
+    for title, same in comparable(results, _title, ("mechanism", "epochs", "seeds")).items():
+        runs: dict[str, list[Result]] = {}
+        for result in same:
+            runs.setdefault(result["settings"]["mechanism"], []).append(result)
+        for name, parts in runs.items():
+            result = _joined(parts)
+            # What is paired by seed must have the same ones.
+            found.setdefault(title.replace(_SEEDS, _seeds(result)), {})[name] = result
     return dict(sorted(found.items()))
+
+
+_SEEDS = "{seeds}"
+
+
+def _title(result: Result) -> str:
+    s = result["settings"]
+    start = ", after a start symbol" if s.get("start_symbol") else ""
+    size = f"{s['length']} symbols, {s['blocks']} layers, {s['train']} examples"
+    return f"{s['task']}, {size}, {_SEEDS}{start}"
+
+
+def _seeds(result: Result) -> str:
+    seeds = result["settings"]["seeds"]
+    if seeds == list(range(len(seeds))):
+        return f"{len(seeds)} seeds"
+    return f"seeds {', '.join(map(str, seeds))}"
 
 
 def _joined(runs: Sequence[Result]) -> Result:

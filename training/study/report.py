@@ -36,7 +36,7 @@ def write_report(runs: Path, out: Path, *, collect: bool = False) -> list[Path]:
     """Writes the reports of what `runs` holds into `out`; with `collect`, the JSON as well, so that
     `out/runs` can take the place of `runs` from then on. Returns the reports.
 
-    Raises StudyError where there is no finished run.
+    Raises StudyError where there is no finished run, or a collected run would be lost to another.
     """
     focus = read_results(runs, semantic_focus.STUDY)
     tuning = read_results(runs, crisp_attention.STUDY)
@@ -55,11 +55,26 @@ def write_report(runs: Path, out: Path, *, collect: bool = False) -> list[Path]:
     written.append(_write(out / "flops.md", text))
     if collect:
         for result in (*focus, *tuning):
-            folder = out / RUNS / result["study"]
-            folder.mkdir(parents=True, exist_ok=True)
-            file = folder / f"{result['name']}.json"
-            write_atomically(file, json.dumps(result, separators=(",", ":")) + "\n")
+            keep(result, out / RUNS)
     return written
+
+
+def keep(result: dict[str, Any], runs: Path) -> Path:
+    """Writes a result as one JSON file. Raises StudyError where there is another run of that name,
+    which would be lost; one of fewer epochs is not another."""
+    file = runs / result["study"] / f"{result['name']}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_file():
+        there = json.loads(file.read_text(encoding="utf-8"))["settings"]
+        now = result["settings"]
+        other = sorted(k for k in there.keys() | now.keys() if there.get(k) != now.get(k))
+        if other not in ([], ["epochs"]) or there["epochs"] > now["epochs"]:
+            raise StudyError(
+                f"{file} holds another run of that name, which differs in {', '.join(other)}; "
+                "collect into another --out, or remove it"
+            )
+    write_atomically(file, json.dumps(result, separators=(",", ":")) + "\n")
+    return file
 
 
 def _focus(results: Sequence[dict[str, Any]], out: Path) -> str:
@@ -69,6 +84,7 @@ def _focus(results: Sequence[dict[str, Any]], out: Path) -> str:
         picture = f"{_file_name(title)}.png"
         focus_pictures.draw(out / picture, title, found)
         parts += [f"## {title}\n", f"![curves]({picture})\n", focus_report.speed_table(found)]
+        parts += [focus_report.progress_table(found)]
         parts += ["### Stability of the softmax\n", focus_report.stability_table(task, found)]
         parts += [focus_report.condition_table(found)]
         parts += ["### Steepness of the loss\n", focus_report.slope_table(found)]

@@ -12,9 +12,9 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Run:
     how much work it is, in any unit that all runs of the study share.
 
     `extends` names a setting that may grow, if there is one: the run then goes on from where it
-    ended.
+    ended. `follows` says what else decides a setting than the option of its name.
     """
 
     study: str
@@ -42,6 +42,7 @@ class Run:
     settings: dict[str, Any]
     work: float
     extends: str | None = None
+    follows: Mapping[str, str] = field(default_factory=dict)
 
     def folder(self, root: Path) -> Path:
         return root / self.study / self.name
@@ -63,9 +64,10 @@ class Run:
             )
             if differing:
                 key = differing[0]
+                why = f", which follows from {self.follows[key]}" if key in self.follows else ""
                 raise StudyError(
                     f"{folder} holds a run with another {key} ({found.get(key)!r} there, "
-                    f"{asked.get(key)!r} now); give another --out, or remove it"
+                    f"{asked.get(key)!r} now){why}; give another --out, or remove it"
                 )
             if (folder / RESULT_FILE).is_file() and self._covers(folder, asked):
                 return False
@@ -96,8 +98,6 @@ class Progress:
 
 def progress_of(folder: Path) -> float:
     """The share of a run that is done, 0 where nothing says so."""
-    if (folder / RESULT_FILE).is_file():
-        return 1.0
     try:
         return float((folder / PROGRESS_FILE).read_text())
     except (OSError, ValueError):
@@ -109,6 +109,7 @@ def write_result(folder: Path, settings: dict[str, Any], found: dict[str, Any]) 
     head = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
     values = {"study": head["study"], "name": head["name"], "settings": settings} | found
     write_atomically(folder / RESULT_FILE, json.dumps(values, separators=(",", ":")) + "\n")
+    write_atomically(folder / PROGRESS_FILE, "1")
 
 
 def read_results(root: Path, study: str) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from training.files import write_atomically
-from training.study.runs import FAILURE_FILE, LOG_FILE, RESULT_FILE, Run, progress_of
+from training.study.runs import FAILURE_FILE, LOG_FILE, PROGRESS_FILE, RESULT_FILE, Run, progress_of
 
 _POLL = 0.5  # seconds
 
@@ -83,7 +83,7 @@ def _show(bar: tqdm[Any], done: float, text: str) -> None:
 
 def _started(run: Run, root: Path, processes: int, number: int) -> _Process:
     folder = run.folder(root)
-    for name in (FAILURE_FILE, RESULT_FILE):  # a result that fewer epochs have made
+    for name in (FAILURE_FILE, PROGRESS_FILE):  # of an earlier attempt, or of fewer epochs
         (folder / name).unlink(missing_ok=True)
     log = (folder / LOG_FILE).open("ab")
     command = [sys.executable, "-m", "crisp", "study", "run", str(folder)]

@@ -60,6 +60,8 @@ class FocusSettings:
         for name in ("length", "blocks", "train", "held_out", "epochs", "batch"):
             if getattr(self, name) < 1:
                 raise StudyError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise StudyError(f"a learning rate must be above 0, got {self.learning_rate}")
         if not self.seeds:
             raise StudyError("expected at least one seed")
         if self.landscape_steps < 2 or self.landscape_examples < 1:

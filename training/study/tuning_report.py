@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from training.pattern import AttentionPattern
 from training.statistics import PairedOutcomes, mcnemar_exact, mean_difference_over_seeds
+from training.study.comparable import Result, comparable
 from training.study.crisp_attention import TuningSettings
 from training.study.markdown import (
     p_value,
@@ -28,23 +29,33 @@ from training.study.measures import (
 )
 from training.study.sweep import USUAL_DROPOUT
 
-Result = dict[str, Any]
 Group = dict[str, list[Result]]  # what is trained -> its runs, by seed
 DENSE = "dense"
+# Settings that runs beside each other may differ in; the last two do not decide what is learned.
+_COMPARED = (
+    *("attention", "attention_dropout", "phase_in", "seed"),
+    *("inference", "keep_weights"),
+)
 
 
 def settings_of(results: Sequence[Result]) -> dict[str, Group]:
     """The results by what is comparable, everything but pattern, dropout and seed, then by these
     two."""
+    results = sorted(results, key=lambda r: _order(r["settings"]))
     found: dict[str, Group] = {}
-    for result in sorted(results, key=lambda r: _order(r["settings"])):
-        s = result["settings"]
-        title = (
-            f"{s['base']}, {s['fraction']:g} of {s['data']} ({result['texts']} texts), "
-            f"{s['epochs']} epochs at {s['learning_rate']:g}"
-        )
-        found.setdefault(title, {}).setdefault(trained(s), []).append(result)
+    for title, same in comparable(results, _title, _COMPARED).items():
+        for result in same:
+            group = found.setdefault(title, {})
+            group.setdefault(trained(result["settings"]), []).append(result)
     return dict(sorted(found.items(), key=lambda item: _order_of_first(item[1])))
+
+
+def _title(result: Result) -> str:
+    s = result["settings"]
+    return (
+        f"{s['base']}, {s['fraction']:g} of {s['data']} ({result['texts']} texts), "
+        f"{s['epochs']} epochs at {s['learning_rate']:g}"
+    )
 
 
 def _order(settings: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -52,7 +63,7 @@ def _order(settings: Mapping[str, Any]) -> tuple[Any, ...]:
     names = (DENSE, "topk", "random", "bottomk", "band")
     place = names.index(pattern["name"]) if pattern["name"] in names else len(names)
     return (
-        *(settings["fraction"], place, -(pattern.get("density") or 1)),
+        *(settings["fraction"], place, -(pattern.get("density") or 0), -(pattern.get("k") or 0)),
         *(settings["attention_dropout"], settings.get("phase_in", 0), settings["seed"]),
     )
 

@@ -12,10 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 import crisp
-from training.study import focus_report, tuning_report
+from training.study import crisp_attention, focus_report, tuning_report
+from training.study.errors import StudyError
 from training.study.focus_results import settings_of
-from training.study.report import write_report
-from training.study.runs import FAILURE_FILE, RESULT_FILE
+from training.study.report import keep, write_report
+from training.study.runs import FAILURE_FILE, RESULT_FILE, read_results
+from training.study.semantic_focus import STUDY
 
 ENVIRONMENT = {"processor": "a processor", "cores": 2, "versions": {"torch": "2"}}
 TEXTS = 200
@@ -50,10 +52,15 @@ def focus_result(mechanism: str, arrival: list[int | None], slope: float) -> dic
             "length": 12,
             "blocks": 2,
             "train": 100,
+            "epochs": 6,
             "seeds": list(range(len(arrival))),
         },
         "chance": 0.51,
-        "curves": {"held_out_accuracy": accuracy, "held_out_loss": accuracy},
+        "curves": {
+            "held_out_accuracy": accuracy,
+            "held_out_loss": accuracy,
+            "train_loss": [[1.0 - value for value in epoch] for epoch in accuracy],
+        },
         "stability": {
             "kept": "topk(k=5)",
             "by_seed": stability,
@@ -143,20 +150,36 @@ def test_who_is_faster_and_how_sure_that_is() -> None:
     assert float(topk[6].strip("< ")) < 0.05
     assert full[7] == topk[6]
     assert topk[7] == "–"
-    assert full[8] == full[10] == "100.0 (50.0 to 100.0)"
+    assert full[8] == "100.0 (50.0 to 100.0)"
     assert "reaches 51.0 %" in table
+    nobody = {name: focus_result(name, [None] * 5, 9.0) for name in ("full", "band-5")}
+    assert cells(focus_report.speed_table(nobody), "band-5")[4] == "–"
 
 
-def test_best_accuracies_are_compared_within_the_epochs_that_both_have_run() -> None:
+def test_progress_is_compared_within_the_epochs_that_both_have_run() -> None:
     full = focus_result("full", [None] * 6, 9.0)
     ahead, late = (focus_result("topk-5", [each] * 6, 9.0) for each in (3, 6))
-    late["curves"]["held_out_accuracy"] += [[1.0] * 6]
-    for result, epochs, p in ((ahead, 6, 2 / 2**6), (ahead, 2, None), (late, 5, None)):
-        full["curves"]["held_out_accuracy"] = [[0.5] * 6] * epochs
-        table = focus_report.speed_table({"full": full, "topk-5": result})
-        # Six differences of one sign: two of the 2^6 arrangements are as extreme.
-        assert cells(table, "topk-5")[9] == ("–" if p is None else f"{p:.3f}")
-        assert cells(table, "full")[9] == "–"
+    for curve in late["curves"].values():
+        curve.append([1.0] * 6)
+    for result, epochs, best, mean, loss, p in (
+        (ahead, 6, "100.0", "83.3", "0.000", 2 / 2**6),
+        (ahead, 2, "50.0", "50.0", "0.500", None),
+        (late, 5, "50.0", "50.0", "0.500", None),
+    ):
+        for name, value in (("held_out_accuracy", 0.5), ("train_loss", 0.5)):
+            full["curves"][name] = [[value] * 6] * epochs
+        table = focus_report.progress_table({"full": full, "topk-5": result})
+        for title, its, fulls in (
+            ("best accuracy, %", best, "50.0"),
+            ("mean accuracy, %", mean, "50.0"),
+            ("training loss, nats", loss, "0.500"),
+        ):
+            _, name, within, *medians, test, _ = cells(table, title)
+            assert (name, within) == ("topk-5", str(epochs))
+            assert [median.split()[0] for median in medians] == [its, fulls]
+            # Six differences of one sign: two of the 2^6 arrangements are as extreme.
+            assert test == ("–" if p is None else f"{p:.3f}")
+    assert focus_report.progress_table({"full": full}) == ""
 
 
 def test_stability_and_slopes() -> None:
@@ -167,11 +190,17 @@ def test_stability_and_slopes() -> None:
     assert cells(table, "Δ_h of topk-5, ours")[1:] == ["0.5", "0.25", "0.1", "1.0e-06"]
     shares = cells(focus_report.condition_table(found), "topk-5")
     # 300 rows of 30 %, and 400 of 20 %.
-    assert shares[2:] == ["700", "24.3 (20.0 to 30.0)", "12.5 (12.5 to 12.5)"]
+    assert shares[2:6] == ["6", "700", "24.3 (20.0 to 30.0)", "12.5 (12.5 to 12.5)"]
+    assert shares[6] == "24.3, 5"
+    # Of full, the first three have reached 95 %: 300 rows of 30 %, and 200 of 20 %.
+    assert cells(focus_report.condition_table(found), "full")[6] == "26.0, 3"
     slopes = focus_report.slope_table(found)
-    assert cells(slopes, "topk-5")[1].startswith("3.02")
-    assert float(cells(slopes, "topk-5")[2]) == pytest.approx(2 / 2**5, abs=1e-3)
-    assert cells(slopes, "band-5")[2] == "–"  # nowhere another than full
+    assert cells(slopes, "topk-5")[2].startswith("3.02")
+    assert float(cells(slopes, "topk-5")[3]) == pytest.approx(2 / 2**5, abs=1e-3)
+    assert cells(slopes, "band-5")[3] == "–"  # nowhere another than full
+    assert cells(slopes, "full")[5].startswith("9.01 (")
+    assert cells(slopes, "full")[5].endswith("), 3")
+    assert cells(slopes, "band-5")[5] == "–"  # none has learned
     # ListOps, 75th: 3.51 / 8.61 + ln(2 · (1 + 1 / 0.016)) / 8.61
     assert cells(focus_report.authors_conditions(), "listops")[1] == "0.97"
 
@@ -236,6 +265,58 @@ def test_the_report_can_be_drawn_again_from_what_it_collects(tmp_path: Path) -> 
     for name in ("semantic-focus.md", "crisp-attention.md", "flops.md"):
         for picture in (first / name).read_text().split("](")[1:]:
             assert (first / picture.split(")")[0]).is_file()
+
+
+def test_a_collected_run_is_not_lost_to_another_of_its_name(tmp_path: Path) -> None:
+    file = keep(FOCUS[0], tmp_path)
+    before = file.read_bytes()
+    assert keep(FOCUS[0], tmp_path).read_bytes() == before
+    settings = FOCUS[0]["settings"]
+    with pytest.raises(StudyError, match="another run of that name, which differs in train"):
+        keep(FOCUS[0] | {"settings": settings | {"train": 99}}, tmp_path)
+    assert file.read_bytes() == before
+    # What has run for more epochs takes the place of what it went on from, and not the reverse.
+    longer = FOCUS[0] | {"settings": settings | {"epochs": 12}}
+    assert json.loads(keep(longer, tmp_path).read_text()) == longer
+    with pytest.raises(StudyError, match="differs in epochs"):
+        keep(FOCUS[0], tmp_path)
+
+
+def test_runs_of_other_settings_are_not_compared() -> None:
+    other = focus_result("topk-5", [1, 1, 2, 2, 3], 3.0)
+    other["settings"]["batch"] = 100
+    first, second = settings_of([*FOCUS[:1], other]).items()
+    title = "parity, 12 symbols, 2 layers, 100 examples, 5 seeds"
+    assert (first[0], list(first[1])) == (f"{title}, batch 100", ["topk-5"])
+    assert (second[0], list(second[1])) == (f"{title}, batch None", ["full"])
+    short = tuning_result("topk", 0, 190, {"name": "topk", "density": 0.2})
+    short["settings"]["max_tokens"] = 16
+    titles = list(tuning_report.settings_of([*TUNING, short]))
+    assert [title.split("5e-05")[1] for title in titles] == [", max_tokens 64", ", max_tokens 16"]
+
+
+def test_the_tables_of_the_docs_follow_from_their_runs() -> None:
+    docs = Path(__file__).parents[3] / "docs" / "study"
+    results = read_results(docs / "runs", STUDY)
+    text = (docs / "semantic-focus.md").read_text(encoding="utf-8")
+    for title, found in settings_of(results).items():
+        section = text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+        for table in (
+            focus_report.speed_table(found),
+            focus_report.progress_table(found),
+            focus_report.stability_table(next(iter(found.values()))["settings"]["task"], found),
+            focus_report.condition_table(found),
+            focus_report.slope_table(found),
+        ):
+            assert table in section
+    tuning = read_results(docs / "runs", crisp_attention.STUDY)
+    text = (docs / "crisp-attention.md").read_text(encoding="utf-8")
+    for title, group in tuning_report.settings_of(tuning).items():
+        section = text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+        for dev in next(iter(group.values()))[0]["dev"]:
+            assert tuning_report.mcnemar_table(group, dev) in section
+            assert tuning_report.gap_table(group, dev) in section
+            assert tuning_report.power_table(group, dev) in section
 
 
 def test_nothing_to_report_is_one_clear_error(tmp_path: Path) -> None:

@@ -16,10 +16,12 @@ from training.study import fit
 from training.study.errors import StudyError
 from training.study.runs import (
     FAILURE_FILE,
+    Run,
     alone,
     failures,
     progress_of,
     read_results,
+    write_result,
 )
 from training.study.scheduler import run_all
 from training.study.semantic_focus import STATE_FILE, STUDY, FocusSettings
@@ -49,6 +51,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         ({"task": "chess"}, "unknown task 'chess'"),
         ({"mechanism": "topk-6"}, "unknown mechanism 'topk-6'"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"learning_rate": 0}, "learning rate must be above 0, got 0"),
         ({"seeds": ()}, "at least one seed"),
         ({"landscape_steps": 1}, "at least 2 steps"),
     ):
@@ -61,6 +64,22 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
     assert changed(epochs=3).run().prepare(tmp_path)
     with pytest.raises(StudyError, match=r"another train \(60 there, 50 now\)"):
         changed(train=50).run().prepare(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_result_stays_until_more_epochs_have_one(tmp_path: Path) -> None:
+    def run(epochs: int) -> Run:
+        return Run(STUDY, "x", {"epochs": epochs}, 1.0, extends="epochs")
+
+    run(2).prepare(tmp_path)
+    write_result(run(2).folder(tmp_path), {"epochs": 2}, {"curves": "short"})
+    assert progress_of(run(2).folder(tmp_path)) == 1
+    assert run_all(tmp_path, [run(2)], processes=1) == {}
+    # These settings lack all but the epochs: their process ends with an error.
+    assert list(run_all(tmp_path, [run(3)], processes=1)) == ["x"]
+    assert progress_of(run(3).folder(tmp_path)) == 0
+    (found,) = read_results(tmp_path, STUDY)
+    assert found["curves"] == "short"
 
 
 def test_two_processes_never_work_on_one_run(tmp_path: Path) -> None:

@@ -109,6 +109,14 @@ def test_every_setting_gets_every_seed(base: Path, train_tsv: Path, dev_tsv: Pat
     assert len(asked(base, train_tsv, dev_tsv, controls=["none"])) == 6 * 2 * 2
 
 
+def test_a_dense_run_beside_other_patterns_says_what_decides_it(
+    base: Path, train_tsv: Path, dev_tsv: Path, tmp_path: Path
+) -> None:
+    asked(base, train_tsv, dev_tsv)[0].prepare(tmp_path)
+    with pytest.raises(StudyError, match=r"another inference .* which follows from --sparsity"):
+        asked(base, train_tsv, dev_tsv, sparsities=[0, 0.9])[0].prepare(tmp_path)
+
+
 def test_a_subset_is_balanced_and_each_seeds_own(train_tsv: Path, dev_tsv: Path) -> None:
     half = [
         _subset(TuningSettings(str(train_tsv), (str(dev_tsv),), seed=seed, fraction=0.25))
