@@ -35,7 +35,7 @@ from starlette.routing import Route
 
 from export.processors import processors
 from service import tracing
-from service.classifier import Classifier
+from service.classifier import Classifier, Held
 from service.endpoints import (
     bentoml_schema,
     compare,
@@ -134,13 +134,15 @@ class Api:
         """The variant that is meant: `asked`, or the default; raises RequestError for others."""
         return self.classifier.name(asked)
 
-    async def classify(self, variant: str, texts: Sequence[str], deadline: float) -> Answer:
+    async def classify(
+        self, variant: str, texts: Sequence[str], deadline: float, held: Held | None = None
+    ) -> Answer:
         """What the model called `variant` says of `texts`, and where the time went.
 
         Raises RequestError: 429 at once where it would have to wait too long; where `deadline`, a
         time of the event loop, passes, 503 if nothing of it had run, else 504.
         """
-        return await self.classifier.classify(variant, texts, deadline)
+        return await self.classifier.classify(variant, texts, deadline, held)
 
     async def reload(self) -> Variants:
         """Loads the models anew and uses them, in every process of the service or in none; raises

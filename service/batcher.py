@@ -81,6 +81,15 @@ class Batcher(Generic[M, R]):
         lane.retired = True
         self._leave(lane, 0)
 
+    @contextmanager
+    def keeping(self, lane: Lane[M, R]) -> Iterator[None]:
+        """Keeps `lane` and its model until the end of the block, even if it is retired."""
+        lane.users += 1
+        try:
+            yield
+        finally:
+            self._leave(lane, 1)
+
     # Admission.
 
     @property
@@ -164,8 +173,8 @@ class Batcher(Generic[M, R]):
             self._leave(lane, 1)
         self._note(request, admission)
         rows: list[R] = request.rows  # type: ignore[assignment]  # none is missing now
-        waited = self._clock() - request.added - request.running
-        return rows, Spent(max(0.0, waited), request.running)
+        running = request.running
+        return rows, Spent(max(0.0, self._clock() - request.added - running), running)
 
     def _patience(self, request: Request[M, R], admission: Admission | None) -> float:
         """Seconds from now on within which `request` must have its first turn."""
@@ -274,8 +283,9 @@ class Batcher(Generic[M, R]):
                 Run(run.lane, half) for half in (run.texts[middle:], run.texts[:middle])
             )
         self._start()  # the next run first: whoever waits for this one's results can wait for that
-        for request in {request for request, _ in run.texts}:
-            request.running += seconds
+        if run.started is not None:
+            for request in {request for request, _ in run.texts}:
+                request.ran(run.started, now)
         if error is None:
             for (request, position), row in zip(run.texts, rows, strict=True):
                 request.rows[position] = row

@@ -12,7 +12,8 @@ that it began with, even if another takes that one's place meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from time import perf_counter
 
@@ -32,6 +33,9 @@ from service.settings import Settings
 from service.shadow import Shadow
 from service.token_estimate import TokenEstimate
 from service.variants import Variants
+
+_Lane = Lane[Engine, Row]
+Held = Mapping[str, tuple[_Lane, TokenEstimate]]  # by variant
 
 # Characters that are tokenised in the event loop, in two milliseconds at most.
 _INLINE_CHARACTERS = 2_000
@@ -66,7 +70,7 @@ class Classifier:
         self.batcher: Batcher[Engine, Row] = Batcher(
             self._execute, limits, self._observer, lag=lambda: self._runs.lag
         )
-        self._lanes: dict[str, Lane[Engine, Row]] = {}
+        self._lanes: dict[str, _Lane] = {}
         self._estimates: dict[str, TokenEstimate] = {}
         self.shadow: Shadow | None = None
         self._tokenizing = Runner(1, "crisp-tokenize")
@@ -88,6 +92,16 @@ class Classifier:
             self.batcher.retire(lane)
         self.metrics.start_at_zero(tuple(variants))
         self.metrics.fallback.set(0 if variants.library.available else 1)
+
+    @contextmanager
+    def held(self) -> Iterator[Held]:
+        """The models in use now, for several calls of `classify`: they stay until the end of the
+        block, even if others take their place."""
+        lanes = dict(self._lanes)
+        with ExitStack() as stack:
+            for lane in lanes.values():
+                stack.enter_context(self.batcher.keeping(lane))
+            yield {name: (lane, self._estimates[name]) for name, lane in lanes.items()}
 
     def close(self) -> None:
         """Ends the threads; nothing may be asked any more."""
@@ -117,15 +131,23 @@ class Classifier:
             self._observer.asked(variant, "rejected", 0)
             raise self._refused(refused) from None
 
-    async def classify(self, variant: str, texts: Sequence[str], deadline: float) -> Answer:
-        """What the model called `variant` says of `texts`, and where the time went.
+    async def classify(
+        self, variant: str, texts: Sequence[str], deadline: float, held: Held | None = None
+    ) -> Answer:
+        """What the model called `variant` says of `texts`, and where the time went: the one of the
+        `held`, or the one in use.
 
         Raises RequestError: 429 at once where it would have to wait too long; where `deadline`, a
         time of the event loop, passes, 503 if nothing of it had run, else 504.
         """
-        variant, outcome = self.name(variant), "failed"
+        outcome = "failed"
+        if held is None:
+            variant = self.name(variant)
+            lane, estimate = self._lanes[variant], self._estimates[variant]
+        else:
+            lane, estimate = held[variant]
         try:
-            answer = await self._classify(variant, texts, deadline)
+            answer = await self._classify(lane, estimate, texts, deadline)
             outcome = "ok"
         except Refused as refused:
             outcome = "rejected"
@@ -145,8 +167,9 @@ class Classifier:
             self.shadow.offer(variant, texts, answer.predictions)
         return answer
 
-    async def _classify(self, variant: str, texts: Sequence[str], deadline: float) -> Answer:
-        lane, estimate = self._lanes[variant], self._estimates[variant]
+    async def _classify(
+        self, lane: _Lane, estimate: TokenEstimate, texts: Sequence[str], deadline: float
+    ) -> Answer:
         engine = lane.model
         with self.batcher.admitted(lane, estimate.tokens(texts)) as admission:
             began = perf_counter()

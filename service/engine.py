@@ -29,6 +29,7 @@ from export.op_library import OpLibrary, find_op_library, make_session
 from export.packing import pack
 from export.processors import processors
 from export.share import Share
+from service.beginning import beginning_of
 
 # Tokens of one run of the graph. The compiled operator's memory grows with T; the fallback's with
 # heads · T² (12 heads, 1,024 tokens: 50 MB for each intermediate result), so its packs are smaller.
@@ -36,6 +37,7 @@ PACK_TOKENS = 16_384
 PACK_TOKENS_FALLBACK = 1_024
 
 _CHARACTERS_A_TOKEN = 16  # far more than any language has on average
+_FURTHER = 16  # times, where those were not enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,24 +143,18 @@ class Engine:
     def tokenize(self, texts: Sequence[str]) -> list[Encoding]:
         """The tokens of each text, as many as the model reads, without their places in it.
 
-        Of a text that is much longer than that its beginning is enough, up to a blank: what comes
-        after a blank does not change the tokens before it. So a megabyte costs no second.
+        Of a text that is much longer than that its beginning is enough, between two tokens: what
+        comes then does not change those before it. So a megabyte costs no second.
         """
         if len(texts) == 1:  # not worth waking other threads
             return [self.encode(texts[0])]
-        beginnings = [self._beginning(text) for text in texts]
+        most = _CHARACTERS_A_TOKEN * self.manifest.max_tokens
+        beginnings = [beginning_of(text, most) for text in texts]
         encodings = self._tokenizer.encode_batch_fast(beginnings)
         for i, (text, beginning) in enumerate(zip(texts, beginnings, strict=True)):
             if len(beginning) < len(text) and not encodings[i].overflowing:  # mostly blanks
-                encodings[i] = self._tokenizer.encode(text)
+                encodings[i] = self.encode(text)
         return encodings
-
-    def _beginning(self, text: str) -> str:
-        limit = _CHARACTERS_A_TOKEN * self.manifest.max_tokens
-        if len(text) <= limit:
-            return text
-        end = text.rfind(" ", 0, limit)
-        return text if end < 0 else text[:end]
 
     def rows(self, sequences: Sequence[Sequence[int]]) -> list[Row]:
         """Runs the graph over sequences of token ids; raises ModelFolderError where it gives a
@@ -180,11 +176,13 @@ class Engine:
 
     def encode(self, text: str) -> Encoding:
         """The tokens of `text` as `tokenize` finds them, and their places in it."""
-        beginning = self._beginning(text)
-        encoding = self._tokenizer.encode(beginning)
-        if len(beginning) < len(text) and not encoding.overflowing:
-            return self._tokenizer.encode(text)
-        return encoding
+        most = _CHARACTERS_A_TOKEN * self.manifest.max_tokens
+        while True:
+            beginning = beginning_of(text, most)
+            encoding = self._tokenizer.encode(beginning)
+            if len(beginning) == len(text) or encoding.overflowing:
+                return encoding
+            most *= _FURTHER
 
     def predictions(
         self, logits: npt.NDArray[np.float32], encodings: Sequence[Encoding]

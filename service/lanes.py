@@ -71,9 +71,20 @@ class Request(Job, Generic[M, R]):
         self.size = self.tokens  # `tokens` are those that still wait
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.added = now
-        self.running = 0.0  # seconds
+        self._ran: list[tuple[float, float]] = []  # from when to when, apart from each other
         self.began: float | None = None  # its first run
         self._expiry: asyncio.TimerHandle | None = None
+
+    def ran(self, began: float, ended: float) -> None:
+        """Counts a run, to be called as runs end: what was at the same time counts once."""
+        while self._ran and self._ran[-1][1] >= began:
+            began = min(began, self._ran.pop()[0])
+        self._ran.append((began, ended))
+
+    @property
+    def running(self) -> float:
+        """Seconds in which some of it ran."""
+        return sum(ended - began for began, ended in self._ran)
 
     def fail(self, error: BaseException) -> None:
         self.lane.queue.remove(self)

@@ -22,6 +22,18 @@ def model_folders(models: Path) -> dict[str, Path]:
 
     A folder that is a model folder itself counts as the only variant.
     """
+    try:
+        found = _folders_in(models)
+    except OSError as error:
+        raise ModelsError(f"cannot read {models}: {error.strerror}") from None
+    if not found:
+        raise ModelsError(
+            f"{models} holds no model folder; make one with `crisp export RUN --out {models}/NAME`"
+        )
+    return found
+
+
+def _folders_in(models: Path) -> dict[str, Path]:
     if not models.is_dir():
         raise ModelsError(
             f"{models} is not a folder: expected one with a model folder for each variant; "
@@ -29,16 +41,11 @@ def model_folders(models: Path) -> dict[str, Path]:
         )
     if is_model_folder(models):
         return {models.resolve().name: models}
-    found = {
+    return {
         path.name: path
         for path in sorted(models.iterdir())
         if path.is_dir() and not path.name.startswith((".", "__"))
     }
-    if not found:
-        raise ModelsError(
-            f"{models} holds no model folder; make one with `crisp export RUN --out {models}/NAME`"
-        )
-    return found
 
 
 def default_of(names: Iterable[str]) -> str:

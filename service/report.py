@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_LOAD_TEST = b'name="generator" content="crisp loadtest"'  # in the head of its page
 LARGEST = 64 * 1024 * 1024  # bytes of a file that is looked at: what is larger is no report
 
 
@@ -48,8 +49,16 @@ def newest_comparisons(folder: Path) -> list[ComparisonTable]:
 
 
 def newest_load_test(folder: Path) -> Path | None:
-    """The newest HTML file in `folder` or one of its folders, or None."""
-    return next(_newest_first(folder, ".html"), None)
+    """The newest load test's HTML file in `folder` or one of its folders, or None."""
+    return next(filter(_is_load_test, _newest_first(folder, ".html")), None)
+
+
+def _is_load_test(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return _LOAD_TEST in opened.read(4096)
+    except OSError:  # it went away, or is not for us to read
+        return False
 
 
 def _newest_first(folder: Path, suffix: str) -> Iterator[Path]:

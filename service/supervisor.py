@@ -207,6 +207,11 @@ class Supervisor:
         except RequestError as error:
             if worker is not None:
                 worker.say("failed", name, error.code, str(error))
+        except Exception:
+            logger.exception("the models could not be exchanged")
+            if worker is not None:
+                message = "the models could not be exchanged: the service's log says why"
+                worker.say("failed", name, "models_refused", message)
         else:
             if worker is not None:
                 worker.say("reloaded", name)

@@ -128,7 +128,7 @@ def compare(
             outcomes=outcomes,
             mcnemar_p=mcnemar_exact(outcomes.only_first_right, outcomes.only_second_right),
             accuracy_difference=accuracy_difference(reverse),
-            latency_speedup=ratio_of_medians(runs[baseline].single_ms, runs[name].single_ms),
+            latency_speedup=ratio_of_medians(runs[baseline].typical_ms(), runs[name].typical_ms()),
             throughput_speedup=ratio_of_medians(
                 runs[baseline].batch_seconds, runs[name].batch_seconds
             ),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from statistics import median
 from time import perf_counter
 
 from service.engine import Engine, Prediction
@@ -27,16 +28,25 @@ class Runs:
     `predictions` has one entry for each text, in the order of the data, each text answered alone:
     int8 activations are scaled by what else is in the batch, so this is what does not depend on
     the other texts. `changed_in_batch` counts the texts that got another label within a batch of
-    32. `single_ms` has a timing for each text and pass, `batch_seconds` for each block and pass,
-    both in the order of measurement, which is the same for all variants.
+    32. `single_ms` has a timing for each text and pass, of the text in `timed`; `batch_seconds` one
+    for each block and pass: all in the order of measurement, which is the same for all variants.
     """
 
     predictions: list[Prediction] = field(default_factory=list)
     changed_in_batch: int = 0
     single_ms: list[float] = field(default_factory=list)
+    timed: list[int] = field(default_factory=list)
     batch_seconds: list[float] = field(default_factory=list)
     batch_texts: int = 0
     batch_tokens: int = 0
+
+    def typical_ms(self) -> list[float]:
+        """The median of the timings of each text, alone, in the order of the data: further passes
+        tell more of a text, not of more texts."""
+        by_text: dict[int, list[float]] = {}
+        for text, ms in zip(self.timed, self.single_ms, strict=True):
+            by_text.setdefault(text, []).append(ms)
+        return [median(by_text[text]) for text in sorted(by_text)]
 
 
 def blocks(count: int, random: Random) -> list[list[int]]:
@@ -70,6 +80,7 @@ def measure(
         for block in blocks(len(texts), random):
             for name in random.sample(list(engines), len(engines)):
                 alone, together = _answer(engines[name], [texts[i] for i in block], runs[name])
+                runs[name].timed += block
                 for i, prediction, in_batch in zip(block, alone, together, strict=True):
                     if i not in found[name]:
                         found[name][i] = prediction

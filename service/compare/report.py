@@ -62,6 +62,7 @@ def document(report: Report) -> dict[str, Any]:
                 "labels": [prediction.label for prediction in run.predictions],
                 "scores": [round(prediction.score, 6) for prediction in run.predictions],
                 "single_ms": [round(ms, 4) for ms in run.single_ms],
+                "text": run.timed,
                 "batch_seconds": [round(seconds, 6) for seconds in run.batch_seconds],
             }
             for name, run in report.runs.items()

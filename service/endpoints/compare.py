@@ -23,7 +23,10 @@ def routes(api: Api) -> list[Route]:
         variants = api.variants
         baseline = variants.baseline_name if asked.variant is None else asked.variant
         api.variant_name(baseline)
-        answers = {name: await api.classify(name, asked.texts, deadline) for name in variants}
+        with api.classifier.held() as held:  # the same models throughout, whatever is loaded
+            answers = {
+                name: await api.classify(name, asked.texts, deadline, held) for name in variants
+            }
         return json_response(comparison(baseline, answers))
 
     return [Route("/compare", compare, methods=["POST"])]

@@ -84,10 +84,15 @@ class _Explainers:
         except TimeoutError:
             message = "no explanation in time, because others were before: try again later"
             raise RequestError(503, "overloaded", message, retry_after=1) from None
-        try:
-            return await asyncio.to_thread(_explained, engine, model, text, asked)
-        finally:
-            self._turn.release()
+        # A thread goes on where nobody waits for it any more, and so keeps its turn until it ends.
+        work = asyncio.ensure_future(asyncio.to_thread(_explained, engine, model, text, asked))
+        work.add_done_callback(self._ended)
+        return await asyncio.shield(work)
+
+    def _ended(self, work: asyncio.Future[tuple[Explanation, Timing]]) -> None:
+        self._turn.release()
+        if not work.cancelled():
+            work.exception()  # seen, also where its caller has gone
 
 
 def _explained(

@@ -82,7 +82,8 @@ async function open(given) {
     return;
   }
   const isTable = /\.(csv|tsv)$/i.test(given.name) || given.type === "text/csv";
-  const rows = isTable ? parse(text) : lines(text).map((line) => [line]);
+  const separator = /\.tsv$/i.test(given.name) ? "\t" : undefined;
+  const rows = isTable ? parse(text, separator) : lines(text).map((line) => [line]);
   if (rows.length) show({ name: given.name, rows });
   else notify(byId("batch-error"), `${given.name} is empty.`);
 }

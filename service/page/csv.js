@@ -2,10 +2,10 @@
 
 const NAMES = ["text", "texts", "sentence", "review", "content", "comment", "body", "message", "tweet"];
 
-/** Rows of cells; the separator is the likeliest of comma, semicolon and tab. */
-export function parse(source) {
+/** Rows of cells, between separators as given, or as the first lines have them. */
+export function parse(source, given) {
   const text = source.replace(/^\uFEFF/, "");
-  const separator = separatorOf(text);
+  const separator = given ?? separatorOf(text);
   const rows = [];
   let row = [];
   let cell = "";
@@ -34,11 +34,19 @@ export function parse(source) {
   return rows.filter((cells) => cells.some((value) => value.trim()));
 }
 
-/** The separator that occurs most often outside quotes in the first lines. */
+/** Tab, semicolon or comma: the one that cuts most of the first lines into as many cells as the very
+ * first, which what stands in sentences does not; where none cuts that, a comma. */
 function separatorOf(text) {
-  const start = text.slice(0, 4000).replace(/"(?:[^"]|"")*"/g, "");
-  const often = (character) => start.split(character).length;
-  return [",", ";", "\t"].reduce((best, other) => (often(other) > often(best) ? other : best));
+  // Without what stands in quotes, and what may be cut off.
+  const start = text.slice(0, 10000).replace(/"(?:[^"]|"")*"/g, "").replace(/"[^]*$/, "");
+  const lines = start.split(/[\r\n]+/).filter((line) => line.trim());
+  if (lines.length > 1 && text.length > 10000) lines.pop();
+  const alike = (separator) => {
+    const cells = lines.map((line) => line.split(separator).length);
+    return cells[0] > 1 ? cells.filter((count) => count === cells[0]).length : 0;
+  };
+  const best = ["\t", ";", ","].reduce((best, other) => (alike(other) > alike(best) ? other : best));
+  return alike(best) ? best : ",";
 }
 
 /** Which column holds the texts, and whether the first row names the columns. */

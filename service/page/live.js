@@ -95,7 +95,7 @@ function showTiles(samples) {
   const tiles = [
     ["texts answered", count(total(samples, "crisp_texts_total", { outcome: "ok" }))],
     ["tokens in the queue", count(total(samples, "crisp_queue_tokens"))],
-    ["requests waiting or running", count(total(samples, "crisp_queue_requests"))],
+    ["requests waiting", count(total(samples, "crisp_queue_requests"))],
     ["refused", count(total(samples, "crisp_rejections_total"))],
   ];
   if (total(samples, "crisp_operator_fallback")) tiles.push(["operators", "fallback"]);

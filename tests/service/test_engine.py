@@ -12,6 +12,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Encoding
 
 from export import manifest
 from export.errors import ModelFolderError
@@ -245,7 +246,10 @@ def test_a_file_that_is_no_tokenizer_is_refused(model_folder: ModelFolder, tmp_p
 @given(
     words=st.lists(
         st.sampled_from(
-            ["film", "good", " ", "\u0301", "a" * 300, "\t", "it's", "\u4e2d\u6587", "?!"]
+            [
+                *("film", "good", " ", "\u0301", "a" * 300, "\t", "it's", "\u4e2d\u6587", "?!"),
+                *("\x01", "\x1c", "\x85", "\u2028", "\u00ad", "_", "\u3000", "\u20ac", "x" * 2000),
+            ]
         ),
         min_size=1,
         max_size=8,
@@ -262,3 +266,22 @@ def test_a_long_text_has_the_tokens_that_all_of_it_has(
         found = engine.tokenize(texts)[0]
         assert found.ids == expected.ids
         assert bool(found.overflowing) == bool(expected.overflowing)
+
+
+@pytest.mark.parametrize("letter", [".", "\u4e2d", "\u3002", "a", "\x01"])
+def test_of_a_megabyte_without_blanks_only_the_beginning_is_read(
+    engine: Engine, letter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    tokenizer = engine._tokenizer
+
+    class Counting:
+        def encode(self, text: str) -> Encoding:
+            read.append(len(text))
+            return tokenizer.encode(text)
+
+    monkeypatch.setattr(engine, "_tokenizer", Counting())
+    (found,) = engine.tokenize([letter * 1_000_000])
+    assert found.ids == tokenizer.encode(letter * 20_000).ids
+    if letter in ".\u4e2d\u3002":
+        assert sum(read) <= 16 * engine.manifest.max_tokens

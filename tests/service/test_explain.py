@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import onnx
 import pytest
 import torch
@@ -277,6 +278,39 @@ def test_too_many_at_once_are_sent_away_and_the_rest_answered(models_dir: Path) 
         if response.status_code == 429:
             assert response.headers["retry-after"] == "1"
             assert response.json()["error"]["code"] == "overloaded"
+
+
+def test_who_leaves_does_not_let_others_run_beside_his_text(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, release, at_once = threading.Event(), threading.Event(), []
+
+    def slow(engine: Engine, model: ExplainedModel, encoding: Encoding) -> Explanation:
+        at_once.append(1)
+        most.append(len(at_once))
+        entered.set()
+        release.wait(30)
+        at_once.pop()
+        return explain_tokens(engine, model, encoding)
+
+    most: list[int] = []
+
+    async def scenario() -> httpx.Response:
+        monkeypatch.setattr("service.endpoints.explain.explain_tokens", slow)
+        api = Api(Settings(models=models_dir, threads=1))
+        async with started(api) as client:
+            for _ in range(3):
+                gone = asyncio.create_task(client.post("/explain", json={"texts": ["good"]}))
+                await asyncio.to_thread(entered.wait, 30)
+                await asyncio.sleep(0.05)
+                gone.cancel()
+            last = asyncio.create_task(client.post("/explain", json={"texts": ["good"]}))
+            await asyncio.sleep(0.05)
+            release.set()
+            return await last
+
+    assert asyncio.run(scenario()).status_code == 200
+    assert most == [1, 1]  # the first, which nobody waited for any more, and the last
 
 
 def test_a_turn_that_does_not_come_is_a_503(

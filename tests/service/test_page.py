@@ -186,7 +186,9 @@ def test_the_report_page_shows_what_there_is(
 ) -> None:
     write(tmp_path, "c.json", changed(report, name="<b>set</b>"), age=10)
     write(tmp_path, "old.html", "<p>old", age=20)
-    load = write(tmp_path, "results/load.html", "<p>load</p><script>1</script>", age=10)
+    head = '<meta name="generator" content="crisp loadtest">'
+    load = write(tmp_path, "results/load.html", f"{head}<p>load</p><script>1</script>", age=10)
+    write(tmp_path, "results/coverage.html", "<p>of another kind, and newer", age=5)
     assert newest_load_test(tmp_path) == load
     page, alone = fetched(models_dir, ("/report", {}), ("/report/load", {}), reports=tmp_path)
     assert page.status_code == 200

@@ -339,6 +339,27 @@ def test_a_csv_keeps_its_columns(open_page: Open, server: Server, tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("reviews.tsv", "text\tlabel\nslow, grim, and; well, good\tx\na, film, with, a cast\ty\n"),
+        ("reviews.csv", "id;text\n1;slow, grim, and well, good\n2;a, film, with, a cast\n"),
+        ("tabs.csv", "a, b, c\t1\na film, a cast, and more\t2\n"),
+        ("quoted.csv", '"slow, grim, and; well",1\n"a, film;\nwith; a, cast",2\n'),
+    ],
+)
+def test_what_stands_in_sentences_separates_no_columns(
+    open_page: Open, tmp_path: Path, name: str, content: str
+) -> None:
+    page = open_page("#batch")
+    file = tmp_path / name
+    file.write_text(content)
+    page.set_input_files("#file", file)
+    page.wait_for_selector("#file-facts:not([hidden])")
+    assert page.locator("#file-size").inner_text() == "2 rows"
+    assert page.locator("#column option").count() == 2
+
+
+@pytest.mark.parametrize(
     ("name", "content", "words"),
     [("empty.txt", b"\n \n", "is empty"), ("latin.csv", b"text\ncaf\xe9", "not UTF-8")],
 )

@@ -109,6 +109,28 @@ def test_a_request_ends_with_the_model_that_it_began_with(
     assert lanes == 3  # two variants and the baseline in the background: the old ones are let go
 
 
+def test_a_comparison_ends_with_the_models_that_it_began_with(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> tuple[httpx.Response, httpx.Response, int]:
+        async with started(Api(Settings(models=models, threads=1))) as client:
+            before = await client.post("/compare", json=TEXTS)
+        api = Api(Settings(models=models, threads=1))
+        async with started(api) as client, asyncio.TaskGroup() as group:
+            with held(api.variants["dense"], monkeypatch):
+                under_way = group.create_task(client.post("/compare", json=TEXTS))
+                await run_under_way(api)
+                shutil.rmtree(models / "sparse")  # which it has yet to ask
+                await api.reload()
+            answer = await under_way
+            return before, answer, len(api.classifier.batcher.lanes)
+
+    before, answer, lanes = asyncio.run(scenario())
+    assert answer.status_code == 200
+    assert answer.json()["comparisons"] == before.json()["comparisons"]
+    assert lanes == 2  # dense, and as baseline in the background: the old ones are let go
+
+
 def test_only_one_reload_at_a_time(models: Path) -> None:
     async def scenario() -> tuple[object, object]:
         api = Api(Settings(models=models, threads=1))

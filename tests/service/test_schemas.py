@@ -105,6 +105,12 @@ def test_a_name_of_several_lines_is_told_on_one() -> None:
     assert str(refused.value).startswith(r"vari\u000at\u001b is no known field")
 
 
+def test_a_name_that_comes_again_is_found_at_once() -> None:
+    body = ",".join(f'"{i}": 0' for i in range(90_000))
+    with pytest.raises(ValueError, match="the name '89999' occurs twice in one object"):
+        strict_json.loads(f'{{{body}, "89999": 1}}'.encode())  # looked for one by one: minutes
+
+
 @given(value=JSON)
 def test_strict_json_reads_what_json_writes(value: object) -> None:
     text = json.dumps(value)

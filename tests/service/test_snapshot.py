@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,17 @@ def test_what_cannot_be_copied_leaves_nothing(
     with pytest.raises(ModelsError, match=r"cannot copy .*dense to .*: No space left on device;"):
         Snapshot.take(models_dir, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def secret(folder: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", secret)
+    with pytest.raises(ModelsError, match=r"cannot read .*: Permission denied"):
+        Snapshot.take(models_dir, tmp_path / "copy")
 
 
 def test_what_cannot_be_read_is_named(
