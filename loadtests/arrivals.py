@@ -1,14 +1,17 @@
 """When the requests of a load test are sent: seeded arrival processes, planned before the first.
 
 Times are seconds from the start, ascending, and end before `seconds`; they depend on nothing that
-the server does. Each process has `rate` requests a second on average:
+the server does. Each process has `rate` requests a second on average over these `seconds`, however
+few they are: or a window's rate would not be the one that its capacity is searched at.
 
 - `poisson`: independent clients; the gaps are exponential.
 - `bursts`: one second in five has half of all requests, the others share the rest (Poisson both).
+  Seconds are longer or shorter, so that whole fives fill the time.
 - `ramp`: grows in a straight line from nothing to twice the rate (Poisson, thinned).
 - `even`: one gap, always the same: only to look for effects of the clock.
-- `replay:FILE`: the gaps of a log, shortened or stretched to `rate`, over and over. A line of it
-  starts with a time: seconds, or a date and time as in ISO 8601; the rest of the line is ignored.
+- `replay:FILE`: as many gaps of a log as there are requests, from a place that the seed chooses,
+  shortened or stretched to fill the time; after its end the log begins again. A line of it starts
+  with a time: seconds, or a date and time as in ISO 8601; the rest of the line is ignored.
 
     times = arrivals("poisson", rate=50.0, seconds=5.0, seed=0)
 """
@@ -18,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import lru_cache
-from itertools import count, cycle, pairwise, takewhile
+from itertools import accumulate, count, cycle, islice, pairwise, takewhile
 from math import isfinite
 from pathlib import Path
 from random import Random
@@ -41,11 +44,12 @@ def arrivals(process: str, *, rate: float, seconds: float, seed: int | str) -> I
         )
     random = Random(f"{process} {seed}")
     if process.startswith(REPLAY):
-        times = _replayed(log_gaps(Path(process.removeprefix(REPLAY))), rate)
+        gaps = log_gaps(Path(process.removeprefix(REPLAY)))
+        times = _replayed(random, gaps, rate * seconds, seconds)
     elif process == "poisson":
         times = _poisson(random, rate)
     elif process == "bursts":
-        times = _thinned(random, *_bursts(rate))
+        times = _thinned(random, *_bursts(rate, seconds))
     elif process == "ramp":
         times = _thinned(random, lambda t: 2 * rate * t / seconds, 2 * rate)
     elif process == "even":
@@ -108,15 +112,20 @@ def _thinned(random: Random, rate_at: Callable[[float], float], most: float) -> 
             yield time
 
 
-def _bursts(rate: float) -> tuple[Callable[[float], float], float]:
-    high = rate * _PERIOD * _BURST_SHARE / _BURST
-    low = rate * _PERIOD * (1 - _BURST_SHARE) / (_PERIOD - _BURST)
-    return lambda time: high if time % _PERIOD < _BURST else low, high
+def _bursts(rate: float, seconds: float) -> tuple[Callable[[float], float], float]:
+    period = seconds / max(1, round(seconds / _PERIOD))
+    burst = period * _BURST / _PERIOD
+    high = rate * period * _BURST_SHARE / burst
+    low = rate * period * (1 - _BURST_SHARE) / (period - burst)
+    return lambda time: high if time % period < burst else low, high
 
 
-def _replayed(gaps: tuple[float, ...], rate: float) -> Iterator[float]:
-    scale = len(gaps) / sum(gaps) / rate
-    time = 0.0
-    for gap in cycle(gaps):
-        time += gap * scale
-        yield time
+def _replayed(
+    random: Random, gaps: tuple[float, ...], requests: float, seconds: float
+) -> Iterator[float]:
+    first, number = random.randrange(len(gaps)), int(requests + random.random())
+    after = [*accumulate(islice(cycle(gaps), first, first + number))]
+    # All at once where the log has no time between them. The last is due at the end: on a circle
+    # that is the start, so that none is lost.
+    scale = seconds / (after[-1] or 1.0) if after else 0.0
+    return iter(sorted(time * scale % seconds for time in after))

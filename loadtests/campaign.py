@@ -2,11 +2,11 @@
 
 First each contender is warmed up and saturated, to know where to look. Then come rounds: in each,
 every contender has one window, so that a machine that slows down does so for all, and all get the
-same texts and arrivals; who starts changes from round to round. A window passes where its 99th
-percentile stays within the objective and fewer than one request in a thousand fails. Its rate is
-chosen from all windows before it (loadtests/capacity.py). Rounds go on until the ratios are known
-well enough or the time is up. At last, windows at fixed fractions of each contender's capacity
-draw its curve of latency over load.
+same texts and arrivals, for the same time; who starts changes from round to round. A window passes
+where its 99th percentile stays within the objective and fewer than one request in a thousand fails.
+Its rate is chosen from all windows before it (loadtests/capacity.py). Rounds go on until the ratios
+are known well enough or the time is up. At last, windows at fixed fractions of each contender's
+capacity draw its curve of latency over load.
 """
 
 from __future__ import annotations
@@ -148,13 +148,15 @@ class Campaign:
         return self._clock() - self._began
 
     def _cut(self, saturated: dict[str, float]) -> None:
-        """Shortens what would not fit into the rest of the budget, and says so."""
+        """Gives the search one length of windows; shortens what would not fit into the rest of the
+        budget, and says so."""
         plan = self.plan.cut_to(self.plan.budget - self._seconds, saturated)
-        if plan != self.plan:
+        if plan != self.plan.for_all(saturated):
             self.notes["the budget"] = (
                 f"To keep to {plan.budget:g} s for {len(self.contenders)} contenders, windows are "
-                f"{plan.seconds:.2g} to {plan.stretch * plan.seconds:.2g} s long and the curve has "
-                f"{len(plan.fractions)} points; raise --budget for sharper answers."
+                f"{plan.seconds:.2g} s long, and up to {plan.stretch * plan.seconds:.2g} s where "
+                f"the rate is low; the curve has {len(plan.fractions)} points; raise --budget for "
+                "sharper answers."
             )
         self.plan = plan
 
@@ -178,10 +180,10 @@ class Campaign:
 
     def _saturation(self, contender: Contender) -> float:
         """Requests/s that come out where more than enough are waiting at any time."""
-        rate = REQUESTS_A_PROCESS * self.plan.processes
+        rate, seconds = REQUESTS_A_PROCESS * self.plan.processes, self.plan.warm_up_seconds
         for number in range(WARM_UPS):
             window = self._window(
-                contender, rate, "warm-up", number, seed="warm-up", connections=_SATURATING
+                contender, rate, seconds, "warm-up", number, seed="warm-up", connections=_SATURATING
             )
             found = window.measurement
             if not found.right:
@@ -190,19 +192,19 @@ class Campaign:
 
     def _round(self) -> None:
         self.rounds += 1
+        seconds, seed = self.plan.seconds, f"round {self.rounds}"
         for contender in self._in_turn(self.rounds):
             search = self.searches[contender.name]
             if not search.hopeless:
-                self._window(
-                    contender, search.rate, "search", self.rounds, seed=f"round {self.rounds}"
-                )
+                self._window(contender, search.rate, seconds, "search", self.rounds, seed=seed)
 
     def _curve(self, capacities: dict[str, float]) -> None:
         for step, fraction in enumerate(self.plan.fractions):
             for contender in self._in_turn(step):
                 if contender.name in capacities:
-                    rate = fraction * capacities[contender.name]
-                    self._window(contender, rate, "curve", step, seed=f"curve {step}")
+                    capacity = capacities[contender.name]
+                    rate, seconds = fraction * capacity, self.plan.length(fraction, capacity)
+                    self._window(contender, rate, seconds, "curve", step, seed=f"curve {step}")
 
     def _in_turn(self, number: int) -> list[Contender]:
         first = number % len(self.contenders)
@@ -212,6 +214,7 @@ class Campaign:
         self,
         contender: Contender,
         rate: float,
+        seconds: float,
         phase: str,
         number: int,
         *,
@@ -224,7 +227,7 @@ class Campaign:
             adapter=target.adapter,
             variant=contender.variant,
             rate=rate,
-            seconds=plan.length(rate) if connections is None else plan.warm_up_seconds,
+            seconds=seconds,
             arrivals=plan.arrivals if connections is None else "even",
             workload=plan.workload,
             texts=plan.texts,

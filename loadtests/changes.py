@@ -23,8 +23,9 @@ from rich.table import Table
 from loadtests.capacity import Interval, more_than_noise
 from loadtests.errors import LoadTestError
 
-# What load tests must have in common: lengths, objective and arrivals decide who is ahead.
-_SAME = ("slo_ms", "workload", "texts", "batch", "arrivals")
+# What load tests must have in common: lengths of texts and windows, objective and arrivals decide
+# who is ahead. What a result does not say is unknown, not different.
+_SAME = ("slo_ms", "workload", "texts", "batch", "arrivals", "seconds")
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,13 @@ def changes(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[Change]:
 
 def _of_load_test(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[Change]:
     for key in _SAME:
-        if new["plan"][key] != old["plan"][key]:
+        plans = [document["plan"] for document in (old, new)]
+        before, now = (plan.get(key) for plan in plans)
+        if before != now and all(key in plan for plan in plans):
+            hint = "; give both the same --seconds, and a --budget in which they are kept"
             raise LoadTestError(
-                f"the two load tests differ in {key} ({old['plan'][key]}, now {new['plan'][key]}), "
-                "so their ratios are of different things"
+                f"the two load tests differ in {key} ({before}, now {now}), so their ratios are of "
+                f"different things{hint if key == 'seconds' else ''}"
             )
     for name, against in new["ratios"].items():
         for other, ratio in against.items():
@@ -95,8 +99,21 @@ def _of_bench(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[Change
             yield Change(f"{name}, {workload}", first["value"], second["value"], change)
 
 
-def show(console: Console, found: Sequence[Change]) -> None:
-    """Prints the changes as a table."""
+def other_machine(new: Mapping[str, Any], old: Mapping[str, Any]) -> str | None:
+    """A warning where the two were not measured on the same kind of machine."""
+    here, there = (str(d.get("environment", {}).get("processor")) for d in (new, old))
+    if here == there:
+        return None
+    return (
+        f"the older result was measured on another machine ({there}, here {here}), and other "
+        "instructions give other ratios: measure a baseline here first"
+    )
+
+
+def show(console: Console, found: Sequence[Change], warning: str | None) -> None:
+    """Prints the changes as a table, below the warning of `other_machine`."""
+    if warning is not None:
+        console.print(warning, style="yellow", markup=False)
     table = Table(title="Ratios: new against old", title_justify="left")
     for column in ("", "old", "new", "new / old, 95 %", "verdict"):
         table.add_column(column, justify="right" if column in ("old", "new") else "left")
@@ -123,16 +140,7 @@ def main(
         found = changes(*documents)
     except LoadTestError as error:
         raise SystemExit(f"error: {error}") from None
-    machines = [str(d.get("environment", {}).get("processor")) for d in documents]
-    console = Console()
-    if machines[0] != machines[1]:
-        console.print(
-            f"{old} was measured on another machine ({machines[1]}, here {machines[0]}), and other "
-            "instructions give other ratios: measure a baseline here first",
-            style="yellow",
-            markup=False,
-        )
-    show(console, found)
+    show(Console(), found, other_machine(*documents))
     if any(change.dropped for change in found):
         raise SystemExit(1)
 

@@ -110,7 +110,7 @@ def loadtest(
         return
     from rich.console import Console
 
-    from loadtests import lineup, report, workloads
+    from loadtests import files, lineup, report, workloads
     from loadtests.plan import Plan
 
     if workload not in workloads.WORKLOADS:
@@ -121,8 +121,7 @@ def loadtest(
     if url is not None and peers:
         message = "peers share this machine with a service that is started here; leave --url out"
         raise typer.BadParameter(message, param_hint="--peers")
-    if json_file is not None and not json_file.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {json_file.parent}", param_hint="--json")
+    files.check(out, json_file)
     if texts is not None:
         workloads.read_texts(texts)  # complains before anything starts
     _check_arrivals(arrivals)
@@ -139,7 +138,9 @@ def loadtest(
         "processes": processes,
         "connections": connections,
     }
-    plan = Plan(**(settings | (_QUICK if quick else {})))
+    if quick:  # what was asked for by itself stays so
+        settings |= {name: value for name, value in _QUICK.items() if not _typed(context, name)}
+    plan = Plan(**settings)
     names, wanted = lineup.variant_names(variants), lineup.peer_names(peers)
     others = [lineup.other_server(each) for each in compare_url or []]
     console = Console()
@@ -157,7 +158,11 @@ def loadtest(
         console.print("The test was stopped: what there is, is partial.", style="yellow")
     if campaign.windows:
         folder = out / started.strftime("%Y-%m-%d_%H-%M-%S")
-        _save(content, folder, json_file, console)
+        try:
+            _save(content, folder, json_file, console)
+        except OSError as error:
+            where = error.filename or folder
+            raise LoadTestError(f"cannot write {where}: {error.strerror}") from None
     if stopped_by is not None:
         raise stopped_by
 
@@ -205,9 +210,15 @@ def report_command(
         console.print(f"Saved {path}", markup=False)
     if older is not None:
         found = changes.changes(content, older)
-        changes.show(console, found)
+        changes.show(console, found, changes.other_machine(content, older))
         if fail_on_drop and any(change.dropped for change in found):
             raise typer.Exit(1)
+
+
+def _typed(context: typer.Context, name: str) -> bool:
+    """The option is in the command line, rather than left to its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _check_arrivals(process: str) -> None:
@@ -263,14 +274,18 @@ def _document(
 
 
 def _save(content: dict[str, Any], folder: Path, json_file: Path | None, console: Console) -> None:
-    from loadtests import report, results
+    from loadtests import files, report, results
 
-    folder.mkdir(parents=True, exist_ok=True)
-    text = results.dump(content)
-    for path in [folder / "loadtest.json", *([json_file] if json_file else [])]:
-        results.write(text, path)
-        console.print(f"Saved {path}", markup=False)
-    for path in report.write(content, folder, source=folder / "loadtest.json"):
+    text, file = results.dump(content), folder / "loadtest.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write(text, file)
+        console.print(f"Saved {file}", markup=False)
+    finally:  # also where the folder is gone by now, or its disk full
+        if json_file is not None:
+            files.write(text, json_file)
+            console.print(f"Saved {json_file}", markup=False)
+    for path in report.write(content, folder, source=file):
         console.print(f"Saved {path}", markup=False)
 
 

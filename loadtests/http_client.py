@@ -37,9 +37,11 @@ class Client:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise LoadTestError(f"expected a URL such as http://127.0.0.1:3000, got {url!r}")
         self._prefix = parts.path.rstrip("/")
-        self._secure = parts.scheme == "https"
+        secure = parts.scheme == "https"
+        # Made once: that takes as long as many requests, and the event loop would wait for it.
+        self._context = ssl.create_default_context() if secure else None
         self._host = parts.hostname
-        self._port = parts.port or (443 if self._secure else 80)
+        self._port = parts.port or (443 if secure else 80)
         self._netloc = parts.netloc
         self._resting: list[_Connection] = []
         self._free = asyncio.Semaphore(connections)
@@ -101,9 +103,9 @@ class Client:
         return None
 
     async def _connected(self) -> _Connection:
-        context = ssl.create_default_context() if self._secure else None
-        loop = asyncio.get_running_loop()
-        _, made = await loop.create_connection(_Connection, self._host, self._port, ssl=context)
+        _, made = await asyncio.get_running_loop().create_connection(
+            _Connection, self._host, self._port, ssl=self._context
+        )
         return made
 
     async def __aenter__(self) -> Client:

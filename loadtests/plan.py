@@ -2,13 +2,15 @@
 
 plan = Plan(slo_ms=200, budget=240)
 plan.least(contenders=4)                  # seconds below which there is no answer
-plan.cut_to(180.0, {"dense": 130.0, ...}) # after the warm-up: windows, and a curve, that fit
+plan.for_all({"dense": 130.0, ...})       # after the warm-up: windows of one length
+plan.cut_to(180.0, {"dense": 130.0, ...}) # the same, and a curve, that fit
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,18 @@ _ROUNDS = 20  # for which the time should do, before the curve gets fewer points
 _FEW_ROUNDS = 12  # the same, before windows are shortened
 _REQUESTS = 300  # of a window, or its 99th percentile is a matter of luck
 _SHORTEST = 1.0  # seconds of a window, unless a shorter one was asked for
-_STEPS = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2)  # shares of a window's length that are tried
+# Shares of a window's length that are tried.
+_STEPS = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1)
 _BETWEEN = 0.4  # seconds between windows: texts are made, the last answers awaited
 _FULL = 0.8  # share of its length that a window of a search takes: half of them end early
 _CAPACITY = 0.7  # of the rate at saturation, before more is known
+_NEAR = 0.8  # of the capacity: from here on, windows of the curve fail now and then
 
 
 @dataclass(frozen=True)
 class Plan:
     """How the load test goes. `slo_ms` bounds the 99th percentile; `seconds` is a window's length,
-    which low rates may stretch so many times; `budget` is the time of everything, in seconds;
+    which a low rate may stretch so many times; `budget` is the time of everything, in seconds;
     `precision` is the half-width of the ratios' intervals that ends it sooner. The other fields
     are those of `Load`."""
 
@@ -62,43 +66,59 @@ class Plan:
         """Of a window that warms a server up; the budget is not spent on it."""
         return min(self.seconds, 3.0)
 
-    def length(self, rate: float) -> float:
-        """Seconds of a window at `rate` requests/s."""
-        return min(max(self.seconds, _REQUESTS / rate), self.stretch * self.seconds)
-
     def least(self, contenders: int) -> float:
         """Seconds that the shortest test of so many contenders takes, about."""
         windows = WARM_UPS + FEWEST_ROUNDS + len(_few(self.fractions))
         return contenders * windows * (self.shortest + _BETWEEN)
 
-    def cut_to(self, seconds: float, saturated: Mapping[str, float]) -> Plan:
-        """The plan with windows, and a curve, for which `seconds` should do.
+    def length(self, fraction: float, capacity: float) -> float:
+        """Seconds of a window of the curve: as in the search where it tells of the capacity, and
+        longer where a low rate would leave it few requests."""
+        if fraction >= _NEAR:
+            return self.seconds
+        wanted = _REQUESTS / (fraction * capacity)
+        return min(max(self.seconds, wanted), self.stretch * self.seconds)
 
-        `saturated` is the rate of each contender under too much load, in requests/s. What goes
-        first is detail of the curve, then the length of the windows; the search stays.
+    def for_all(self, saturated: Mapping[str, float]) -> Plan:
+        """The plan with `seconds` that do for all: the slowest contender has requests enough.
+
+        `saturated` is the rate of each under too much load, in requests/s. All are searched with
+        one length, since a short window ends before a backlog has grown, and so makes a capacity
+        larger. It is a multiple of what was asked for, so that another run comes to the same one
+        and can be compared with.
         """
+        slowest = _CAPACITY * min(saturated.values())
+        times = max(1, min(ceil(_REQUESTS / slowest / self.seconds), self.stretch))
+        return replace(self, seconds=times * self.seconds, stretch=self.stretch / times)
+
+    def cut_to(self, seconds: float, saturated: Mapping[str, float]) -> Plan:
+        """The plan `for_all`, with windows, and a curve, for which `seconds` should do.
+
+        What goes first is detail of the curve, then the length of the windows; the search stays.
+        """
+        plan = whole = self.for_all(saturated)
         rates = [_CAPACITY * rate for rate in saturated.values()]
         for fractions in (self.fractions, _few(self.fractions)):
-            plan = replace(self, fractions=fractions)
+            plan = replace(whole, fractions=fractions)
             if plan._takes(rates, _ROUNDS) <= seconds:
                 return plan
         for share in _STEPS:
-            length = max(self.shortest, share * self.seconds)
-            plan = replace(plan, seconds=length, stretch=max(1.0, share * self.stretch))
+            length = max(self.shortest, share * whole.seconds)
+            plan = replace(plan, seconds=length, stretch=max(1.0, share * whole.stretch))
             if plan._takes(rates, _FEW_ROUNDS) <= seconds:
                 return plan
         return replace(plan, seconds=self.shortest, stretch=1.0)
 
     def curve_seconds(self, capacities: Iterable[float]) -> float:
         """What the windows take that draw latency over load."""
-        lengths = (self.length(f * rate) for rate in capacities for f in self.fractions)
+        lengths = (self.length(f, each) for each in capacities for f in self.fractions)
         return sum(length + _BETWEEN for length in lengths)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"texts": str(self.texts) if self.texts else None}
 
     def _takes(self, rates: list[float], rounds: int) -> float:
-        search = sum(rounds * (_FULL * self.length(rate) + _BETWEEN) for rate in rates)
+        search = len(rates) * rounds * (_FULL * self.seconds + _BETWEEN)
         return search + self.curve_seconds(rates)
 
 

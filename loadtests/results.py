@@ -26,6 +26,7 @@ from rich.table import Table
 
 from loadtests.campaign import Campaign, Contender, Window
 from loadtests.errors import LoadTestError
+from loadtests.usage import processors
 
 SCHEMA_VERSION = 3
 _READABLE = (2, SCHEMA_VERSION)  # in 2, intervals came of a search for each round
@@ -106,13 +107,6 @@ def load(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def write(text: str, path: Path) -> None:
-    """Writes the file whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def dump(content: Mapping[str, Any]) -> str:
     """JSON with one line for each window and sample."""
     text = json.dumps(content, indent=1, ensure_ascii=False)
@@ -172,7 +166,6 @@ def interval_text(low: float | None, high: float | None, digits: int) -> str:
 
 def environment() -> dict[str, Any]:
     """The machine that the load came from (and the service too, where it was started here)."""
-    affinity = getattr(os, "sched_getaffinity", None)
     versions = {}
     for package in _VERSIONS:
         try:
@@ -182,7 +175,7 @@ def environment() -> dict[str, Any]:
     return {
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": processors(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": sys.version.split()[0],
         "versions": versions,

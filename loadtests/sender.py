@@ -89,13 +89,13 @@ class Sender:
             )
         self.load = load
         self.adapter: Adapter = ADAPTERS[load.adapter]
-        schedule = arrivals(
-            load.arrivals, rate=load.rate, seconds=load.seconds, seed=f"{load.seed} arrivals"
-        )
-        self._due = [*islice(schedule, index, None, of)]
+        seed = f"{load.seed} arrivals"
+        schedule = [*arrivals(load.arrivals, rate=load.rate, seconds=load.seconds, seed=seed)]
+        self._due = schedule[index::of]
         self._client = Client(load.url, connections=max(1, load.connections // of))
         self._requests = self._encoded(f"{load.seed} {index}")
-        self._late_allowed = max(1.0, _HOPELESS * len(self._due))
+        # Of all processes' requests: of its own share, two could be more than 1 %.
+        self._late_allowed = max(1.0, _HOPELESS * len(schedule))
         self._late = 0
         self._hopeless = asyncio.Event()
         self.found = Measurement(planned=len(self._due))

@@ -13,13 +13,13 @@ import json
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Annotated, Any
 
 import httpx
 import psutil
 import typer
 
+from loadtests import files
 from loadtests.errors import LoadTestError
 from loadtests.results import environment
 from loadtests.target import Target, started_service
@@ -53,18 +53,19 @@ def main(
     )
     if json_file is not None:
         record = {"environment": environment(), "requests": requests, "starts": found}
-        json_file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        files.write(json.dumps(record, indent=1) + "\n", json_file)
 
 
 def one_start(models: Path | None, requests: int, seed: int = 0) -> dict[str, Any]:
     """Seconds from the start of the process to the first answer of /readyz; resident memory in MiB
     of its processes after `requests`, largest first. Raises LoadTestError as `started_service`."""
-    started = perf_counter()
     with started_service(models) as target:
-        ready = perf_counter() - started
         send(target, requests, seed)
         resident = sorted((rss(process) for process in target.processes), reverse=True)
-        return {"ready_seconds": ready, "resident_mib": [each / 2**20 for each in resident]}
+        return {
+            "ready_seconds": target.ready_seconds,
+            "resident_mib": [each / 2**20 for each in resident],
+        }
 
 
 def send(target: Target, requests: int, seed: int) -> None:

@@ -30,6 +30,7 @@ from loadtests.errors import LoadTestError
 
 HOST = "127.0.0.1"
 _SECONDS_TO_STOP = 10.0
+_SECONDS_BETWEEN_QUESTIONS = 0.01  # whether it is ready: what is waited too long, at most
 _LOG_LINES = 12
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _NICENESS = 5  # of a server started here: the generator, beside it, must leave on time
@@ -41,7 +42,8 @@ class Target:
 
     `models` is a Crisp service's answer to GET /models. `alive` is cheap and raises LoadTestError
     where the process is known to be gone; `check` asks the server itself. `started_with` is the
-    command that started it, or None; `processes` are those that it started then.
+    command that started it, or None; `processes` are those that it started then, and it took
+    `ready_seconds` from its start to its first answer that it is ready.
     """
 
     url: str
@@ -50,6 +52,7 @@ class Target:
     started_with: str | None = None
     processes: tuple[psutil.Process, ...] = ()
     adapter: str = "crisp"
+    ready_seconds: float | None = None
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -118,6 +121,7 @@ def started(
     """
     with tempfile.TemporaryDirectory(prefix="crisp-loadtest-") as temporary:
         log = Path(temporary) / "server.log"
+        began = time.monotonic()
         with log.open("wb") as stream:
             # A session of its own: Ctrl-C reaches it through us, after the results are safe.
             process = subprocess.Popen(
@@ -141,11 +145,11 @@ def started(
                     )
 
             url = f"http://{HOST}:{port}"
-            _wait_until_ready(url + ADAPTERS[adapter].ready, alive, log, timeout)
+            ready = _ready_at(url + ADAPTERS[adapter].ready, alive, log, timeout) - began
             family = descendants(process)
             models = models_at(url) if adapter == "crisp" else None
             named = shown or shlex.join(command)
-            yield Target(url, models, alive, named, tuple(family), adapter)
+            yield Target(url, models, alive, named, tuple(family), adapter, ready)
         finally:
             stop(process, known=family)
 
@@ -255,16 +259,17 @@ def last_lines(log: Path, number: int = _LOG_LINES) -> str:
     return "the last lines of its log:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def _wait_until_ready(url: str, alive: Callable[[], None], log: Path, timeout: float) -> None:
+def _ready_at(url: str, alive: Callable[[], None], log: Path, timeout: float) -> float:
+    """The time, as time.monotonic has it, of the first answer that the server is ready."""
     until = time.monotonic() + timeout
-    while time.monotonic() < until:
-        alive()
-        try:
-            if httpx.get(url, timeout=5).is_success:
-                return
-        except httpx.HTTPError:
-            pass  # not listening yet
-        time.sleep(0.2)
+    # One client, since each would load the certificates that http needs none of.
+    with httpx.Client(timeout=5, verify=False) as client:
+        while time.monotonic() < until:
+            alive()
+            with suppress(httpx.HTTPError):  # not listening yet
+                if client.get(url).is_success:
+                    return time.monotonic()
+            time.sleep(_SECONDS_BETWEEN_QUESTIONS)
     raise LoadTestError(f"the service was not ready after {timeout:.0f} s; {last_lines(log)}")
 
 

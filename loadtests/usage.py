@@ -8,6 +8,7 @@ window.cores, window.rss_mib    # mean cores in use, most memory held
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -65,6 +66,13 @@ class Usage:
                 found.cores = max(_cpu_seconds(processes) - cpu, 0.0) / seconds
                 sampled = [rss for _, server, _, rss in self.samples[first:] if server == name]
                 found.rss_mib = max([*sampled, _rss_mib(processes)])
+
+
+def processors() -> int:
+    """Those that this process, and what it starts, may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _cpu_seconds(processes: Sequence[psutil.Process]) -> float:

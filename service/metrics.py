@@ -65,7 +65,12 @@ class Metrics:
 
         # Requests for predictions: one of /compare counts for each variant. `outcome`: OUTCOMES.
         self.requests = counter("requests_total", "Requests for predictions.", "variant", "outcome")
-        self.texts = counter("texts_total", "Texts of those requests.", "variant", "outcome")
+        self.texts = counter(
+            "texts_total",
+            "Texts of those requests, where they were looked at.",
+            "variant",
+            "outcome",
+        )
         self.truncated = counter(
             "truncated_texts_total", "Texts that were cut at the model's maximum.", "variant"
         )

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 MODELS = Path(os.environ["PEER_MODELS"])
-THREADS = int(os.environ.get("PEER_THREADS", os.cpu_count() or 1))
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+THREADS = int(os.environ.get("PEER_THREADS", CORES))
 
 _facts = json.loads((MODELS / "models.json").read_text(encoding="utf-8"))
 LABELS: list[str] = _facts["labels"]

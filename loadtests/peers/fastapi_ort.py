@@ -15,7 +15,7 @@ from typing import Any
 
 import anyio.to_thread
 import onnxruntime
-from common import MODELS, THREADS, padded, predictions
+from common import CORES, MODELS, THREADS, padded, predictions
 from fastapi import FastAPI
 from pydantic import BaseModel
 
@@ -32,7 +32,7 @@ class Texts(BaseModel):
 
 @asynccontextmanager
 async def _lifespan(_: FastAPI) -> Any:
-    runs = max(1, (os.cpu_count() or 1) // THREADS)
+    runs = max(1, CORES // THREADS)
     anyio.to_thread.current_default_thread_limiter().total_tokens = runs
     yield
 

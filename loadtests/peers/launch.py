@@ -11,7 +11,6 @@ docs/loadtests.md says how each is tuned, and on whose advice.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 from loadtests.campaign import Contender
 from loadtests.errors import LoadTestError
 from loadtests.target import HOST, free_port, started
+from loadtests.usage import processors
 
 FOLDER = Path(__file__).resolve().parent
 INSTALLED = FOLDER.parents[1] / ".venv" / "peers"  # an environment for each peer, and `models`
@@ -121,11 +121,11 @@ def started_peer(name: str, *, timeout: float = 180.0) -> Iterator[Contender]:
                 f"{MODELS / needed} is missing: run loadtests/peers/setup.sh models"
             )
     port = free_port()
-    cores = os.cpu_count() or 1
+    threads = str(processors())  # as Crisp, which counts those that it may run on
     variables = {
         "PEER_MODELS": str(MODELS),
-        "PEER_THREADS": str(cores),
-        "OMP_NUM_THREADS": str(cores),
+        "PEER_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
         "HF_HUB_OFFLINE": "1",
         **dict(peer.environment),
     }

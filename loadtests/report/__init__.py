@@ -35,7 +35,7 @@ def write(
     `source` is the file that `content` came from; `against` an older document to compare with.
     Raises LoadTestError where the document is not whole.
     """
-    from loadtests import results
+    from loadtests import files
     from loadtests.changes import changes
     from loadtests.report import page, pictures
     from loadtests.report.story import tell
@@ -46,7 +46,7 @@ def write(
         raise LoadTestError(f"{source} is not whole: {error!r}; measure again") from None
     found = [] if against is None else changes(content, against)
     text = page.html(story, source=source.name, changes=found, older=against)
-    results.write(text, folder / PAGE)
+    files.write(text, folder / PAGE)
     return [folder / PAGE, *pictures.save(story, folder)]
 
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
+from loadtests.files import whole_or_not_at_all
 from loadtests.report.charts import data_sets, widest
 from loadtests.report.story import PARTS, REST, SHOWN_PERCENTILES, Story, pareto
 
@@ -27,9 +28,8 @@ def save(story: Story, folder: Path) -> list[Path]:
     if any(row.shares for row in story.rows):
         drawn["time.png"] = _time(story)
     for name, figure in drawn.items():
-        temporary = folder / f"{name}.part"
-        figure.savefig(temporary, format="png")
-        temporary.replace(folder / name)
+        with whole_or_not_at_all(folder / name) as temporary:
+            figure.savefig(temporary, format="png")
     return [folder / name for name in drawn]
 
 

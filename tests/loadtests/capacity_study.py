@@ -5,7 +5,8 @@
 Servers whose limits are known, with random lengths, a machine that drifts from window to window and
 stalls now and then (`Queues`), are put through whole load tests on a simulated clock. Compared are
 the search of `loadtests/capacity.py`, and what it replaced: in each round a bisection of four
-windows or more, and Student's t over the rounds.
+windows or more, and Student's t over the rounds. First it prints what the capacities are in windows
+of other lengths.
 """
 
 from __future__ import annotations
@@ -24,29 +25,28 @@ from loadtests.plan import Plan
 from loadtests.sender import Load
 
 LIMITS = {"dense": 140.0, "sparse": 195.0}
-PLAN = Plan(slo_ms=200, precision=0)
+PLAN = Plan(slo_ms=200, precision=0).for_all(LIMITS)
 BUDGETS = (60, 120, 240, 600)
+LENGTHS = (1.0, 2.5, 5.0, 15.0)  # seconds of windows
 
 
-def windows_pass(name: str, rate: float, *, times: int = 120) -> float:
+def windows_pass(name: str, rate: float, seconds: float, *, times: int = 120) -> float:
     """The share of windows at `rate` that pass."""
     queues = Queues(LIMITS, seed=0)
-    return fmean(_pass(queues, name, rate, f"{name} {rate} {i}") for i in range(times))
+    return fmean(_pass(queues, name, rate, f"{name} {rate} {i}", seconds) for i in range(times))
 
 
-def _pass(queues: Queues, name: str, rate: float, seed: str) -> bool:
-    load = Load(
-        "", variant=name, rate=rate, seconds=PLAN.length(rate), seed=seed, give_up_ms=PLAN.slo_ms
-    )
+def _pass(queues: Queues, name: str, rate: float, seed: str, seconds: float = PLAN.seconds) -> bool:
+    load = Load("", variant=name, rate=rate, seconds=seconds, seed=seed, give_up_ms=PLAN.slo_ms)
     return passes(queues.run(load), PLAN.slo_ms)
 
 
-def true_capacity(name: str) -> float:
+def true_capacity(name: str, seconds: float = PLAN.seconds) -> float:
     """Requests/s at which half of the windows pass, within about 1 %."""
     low, high = 0.3 * LIMITS[name], 1.2 * LIMITS[name]
     for _ in range(8):
         middle = sqrt(low * high)
-        if windows_pass(name, middle) > 0.5:
+        if windows_pass(name, middle, seconds) > 0.5:
             low = middle
         else:
             high = middle
@@ -99,7 +99,10 @@ def _bisection(queues: Queues, name: str, rate: float, number: int, seed: int) -
 
 
 def main(times: int = 50) -> None:
-    """Prints a table."""
+    """Prints what a capacity is by the length of windows, and a table."""
+    for seconds in LENGTHS:
+        dense, sparse = (true_capacity(name, seconds) for name in LIMITS)
+        print(f"windows of {seconds:g} s: {dense:.0f} and {sparse:.0f}, {sparse / dense:.2f} to 1")
     truth = log(true_capacity("sparse") / true_capacity("dense"))
     print(f"the ratio is {exp(truth):.3f}; {times} load tests each; figures in %")
     print(

@@ -31,10 +31,24 @@ def test_arrivals_ascend_within_the_time_and_follow_from_the_seed(
     assert found == times(process, rate, seconds, seed)
 
 
-@pytest.mark.parametrize("process", PROCESSES)
-def test_the_average_rate_is_what_was_asked_for(process: str) -> None:
-    found = times(process, rate=50, seconds=200)  # 10,000 expected, standard deviation 100
-    assert len(found) == pytest.approx(10_000, abs=500)
+@pytest.fixture
+def quiet_start(tmp_path: Path) -> str:
+    """Arrivals as in a log of 100 requests in 100 s, then 900 in another 9 s."""
+    log = tmp_path / "access.log"
+    times = [*range(100), *(100 + number / 100 for number in range(900))]
+    log.write_text("".join(f"{time}\n" for time in times))
+    return f"replay:{log}"
+
+
+# A window may be as short as `--quick` has it, or of a length that no period of bursts divides.
+@pytest.mark.parametrize("seconds", [1.0, 2.0, 2.5, 3.75, 5.0, 7.5, 10.0, 200.0])
+@pytest.mark.parametrize("process", [*PROCESSES, "replay"])
+def test_the_average_rate_is_what_was_asked_for_in_windows_of_any_length(
+    process: str, seconds: float, quiet_start: str
+) -> None:
+    process = quiet_start if process == "replay" else process
+    found = times(process, rate=10_000 / seconds, seconds=seconds)
+    assert len(found) == pytest.approx(10_000, abs=500)  # the standard deviation is 100 at most
 
 
 def test_poisson_gaps_are_as_likely_short_as_an_exponential_says() -> None:
@@ -46,6 +60,12 @@ def test_poisson_gaps_are_as_likely_short_as_an_exponential_says() -> None:
 def test_half_of_all_requests_come_in_one_second_of_five() -> None:
     found = times("bursts", 100, 100)
     assert sum(time % 5 < 1 for time in found) / len(found) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 7.0])
+def test_bursts_of_a_short_window_are_as_high_and_fill_it(seconds: float) -> None:
+    found = times("bursts", 10_000 / seconds, seconds)
+    assert sum(time < seconds / 5 for time in found) / len(found) == pytest.approx(0.5, abs=0.03)
 
 
 def test_a_ramp_has_a_quarter_of_its_requests_in_the_first_half() -> None:
@@ -65,9 +85,33 @@ def test_a_log_is_replayed_gap_by_gap_at_the_rate(tmp_path: Path, lines: str) ->
     log.write_text(lines)
     assert log_gaps(log) == (1.0, 2.0)
     found = times(f"replay:{log}", rate=2.0, seconds=6.0)
-    gaps = [after - before for before, after in pairwise([0.0, *found])]
-    assert gaps == pytest.approx(([1 / 3, 2 / 3] * 7)[: len(gaps)])
-    assert len(found) == pytest.approx(12, abs=1)
+    assert len(found) == 12
+    gaps = [after - before for before, after in pairwise(found)]
+    first = gaps[0] > 0.5  # the seed chooses with which it begins
+    assert gaps == pytest.approx(([1 / 3, 2 / 3] * 7)[first:][: len(gaps)])
+
+
+def test_every_part_of_a_long_log_has_its_turn(quiet_start: str) -> None:
+    """Gaps of the quiet start are all the same, and those of the busy end: only a window that has
+    both, one in five, has unlike ones. Windows that all began with the log would have none."""
+    unlike = 0
+    for seed in range(40):
+        found = times(quiet_start, rate=100, seconds=1, seed=seed)
+        assert len(found) == pytest.approx(100, abs=1)
+        gaps = [after - before for before, after in pairwise(found)]
+        unlike += max(gaps) > 2 * min(gaps)
+    assert 0 < unlike < 20
+
+
+def test_a_log_of_whole_seconds_loses_no_request(tmp_path: Path) -> None:
+    """Many requests of one time: those of a window's end, and windows that know no other time."""
+    log = tmp_path / "access.log"
+    log.write_text("".join(f"{number // 50}\n" for number in range(200)))
+    for seed in range(20):
+        for rate in (10.0, 70.0):
+            found = times(f"replay:{log}", rate=rate, seconds=2.0, seed=seed)
+            assert len(found) == 2 * rate
+            assert all(0 <= time < 2.0 for time in found)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from fake_service import fake_service
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from simulated import Queues, Simulated, nothing, simulated_campaign
 
@@ -77,9 +79,40 @@ def test_a_test_keeps_to_its_budget(budget: float, slow: float) -> None:
     assert 0.7 * budget < queues.now < 1.1 * budget
     assert campaign.rounds >= FEWEST_ROUNDS
     assert set(campaign.capacities()) == set(limits)
-    assert ("the budget" in campaign.notes) is (campaign.plan != plan)
+    assert ("the budget" in campaign.notes) is (campaign.plan != plan.for_all(limits))
     if budget == 75:
         assert "raise --budget for sharper answers" in campaign.notes["the budget"]
+
+
+def test_windows_of_all_contenders_have_one_length_that_does_for_the_slowest() -> None:
+    limits = {"dense": 300.0, "peer": 50.0}
+    with fake_service() as server:
+        simulated = Simulated(limits)
+        plan = Plan(slo_ms=100, budget=1e4)
+        campaign = simulated_campaign(plan, simulated, server.url, ("peer",))
+        campaign.run(nothing)
+    sent = [load for load in simulated.loads if load.arrivals != "even"]
+    near = [load for load in sent if load.rate > 0.75 * limits[load.variant]]
+    assert {load.seconds for load in near} == {10.0} == {campaign.plan.seconds}
+    assert all(load.rate * load.seconds >= 300 for load in near)
+    assert max(load.seconds for load in sent) == 15.0  # the curve, at low rates
+    assert campaign.notes == {}  # nothing was cut
+
+
+@given(
+    rates=st.lists(st.floats(0.1, 1e4), min_size=1, max_size=7),
+    seconds=st.floats(0.1, 20),
+    rest=st.floats(1, 1e4),
+)
+def test_the_length_of_windows_is_one_that_another_run_comes_to_as_well(
+    rates: list[float], seconds: float, rest: float
+) -> None:
+    plan = Plan(seconds=seconds)
+    saturated = {str(number): rate for number, rate in enumerate(rates)}
+    whole = plan.for_all(saturated)
+    assert whole.seconds / seconds == pytest.approx(round(whole.seconds / seconds))
+    assert seconds <= whole.seconds <= whole.seconds * whole.stretch <= 1.001 * 3 * seconds
+    assert plan.shortest <= plan.cut_to(rest, saturated).seconds <= whole.seconds
 
 
 def test_a_budget_that_is_too_short_is_refused_with_the_least() -> None:

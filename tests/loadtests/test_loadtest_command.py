@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 import crisp
 from loadtests.errors import LoadTestError
+from loadtests.plan import Plan
 
 SHORT = ("--seconds", "0.2", "--budget", "15", "--connections", "20")
 
@@ -100,6 +101,47 @@ def test_a_service_that_dies_half_way_leaves_partial_results(tmp_path: Path) -> 
     assert not content["windows"][-1]["measurement"]["complete"]
 
 
+def test_results_are_kept_in_the_other_place_where_one_fails(tmp_path: Path) -> None:
+    """The folder of results becomes a file during the test."""
+    out, copy = tmp_path / "results", tmp_path / "copy.json"
+
+    def broken(_: dict[str, Any]) -> tuple[int, Any]:
+        out.touch()
+        return 500, {"error": {"code": "broken"}}
+
+    with fake_service(broken) as server:
+        done = run("--url", server.url, *SHORT, "--out", out, "--json", copy)
+    assert isinstance(done.exception, LoadTestError)
+    assert f"cannot write {out}" in str(done.exception)
+    assert json.loads(copy.read_text())["windows"]
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds", "budget"),
+    [
+        ((), 5, 600),
+        (("--quick",), 2, 60),
+        (("--quick", "--budget", 600), 2, 600),  # also where it is the default without --quick
+        (("--seconds", 1, "--quick"), 1, 60),
+    ],
+)
+def test_what_is_said_beside_quick_is_kept(
+    options: tuple[object, ...], seconds: float, budget: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Plan] = []
+
+    def stop(_: object, plan: Plan, __: object) -> None:
+        plans.append(plan)
+        raise LoadTestError("that is enough")
+
+    monkeypatch.setattr("loadtests.commands._generator", stop)
+    with fake_service() as server:
+        done = run("--url", server.url, *options)
+    assert "that is enough" in str(done.exception)
+    ((found,),) = [[(plan.seconds, plan.budget) for plan in plans]]
+    assert found == (seconds, budget)
+
+
 def test_an_unknown_variant_is_refused_with_those_there_are() -> None:
     with fake_service() as server:
         done = run("--url", server.url, "--variants", "dense,tiny")
@@ -120,6 +162,9 @@ def test_an_unknown_variant_is_refused_with_those_there_are() -> None:
         (["--compare-url", "http://127.0.0.1:1"], "expected [NAME=]ADAPTER+URL"),
         (["--compare-url", "soap+http://127.0.0.1:1"], "expected [NAME=]ADAPTER+URL"),
         (["--json", "missing/load.json"], "there is no folder missing"),
+        (["--json", "."], "is a folder: name a file"),
+        (["--out", "/dev/null"], "/dev/null is no folder"),
+        (["--out", "/dev/null/below"], "/dev/null is no folder"),
         (["--slo-ms", "0"], "--slo-ms"),
         (["--batch", "0"], "--batch"),
     ],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -20,9 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtests.errors import LoadTestError
+from loadtests.http_client import Client
 from loadtests.measurement import Histogram, Measurement, side_by_side
 from loadtests.open_loop import OpenLoop
-from loadtests.sender import Load
+from loadtests.sender import Load, Sender
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -149,6 +152,47 @@ def test_a_hopeless_window_ends_early(generator: OpenLoop) -> None:
     assert found.complete
     assert found.seconds < 60
     assert found.sent == found.right + found.failures + found.cut
+
+
+@pytest.mark.parametrize("of", [1, 4])
+def test_a_window_is_hopeless_at_the_same_number_of_late_requests_with_any_processes(
+    of: int,
+) -> None:
+    load = Load("http://127.0.0.1:9", rate=92, seconds=5, arrivals="even", give_up_ms=10)
+    for index in range(of):
+        sender = Sender(load, index=index, of=of)
+        for _ in range(4):  # of 460, fewer than 1 %
+            sender._is_late()
+        assert not sender._hopeless.is_set()
+        sender._is_late()
+        assert sender._hopeless.is_set()
+
+
+def test_certificates_are_loaded_once_and_only_for_https(monkeypatch: pytest.MonkeyPatch) -> None:
+    contexts: list[object] = []
+    used: list[object] = []
+
+    def load_certificates() -> object:
+        contexts.append(object())
+        return contexts[-1]
+
+    async def connect_twice(client: Client) -> None:
+        async def create_connection(*_: Any, ssl: object) -> tuple[None, None]:
+            used.append(ssl)
+            return None, None
+
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "create_connection", create_connection)
+        await client._connected()
+        await client._connected()
+
+    monkeypatch.setattr(ssl, "create_default_context", load_certificates)
+    asyncio.run(connect_twice(Client("http://127.0.0.1:9", connections=2)))
+    assert (contexts, used) == ([], [None, None])
+    client = Client("https://127.0.0.1:9", connections=2)
+    assert len(contexts) == 1  # before the clock starts
+    asyncio.run(connect_twice(client))
+    assert used[2:] == 2 * contexts
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -64,6 +68,30 @@ def test_a_peer_without_its_weights_says_how(
         started_peer("litserve"),
     ):
         pass
+
+
+def test_a_peer_has_as_many_threads_as_there_are_cores_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two, as with taskset."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    for file in ("litserve/bin/python", "models/fp32.onnx"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    monkeypatch.setattr(launch, "INSTALLED", tmp_path)
+    monkeypatch.setattr(launch, "MODELS", tmp_path / "models")
+    given: dict[str, str] = {}
+
+    @contextmanager
+    def started(*_: Any, environment: dict[str, str], **__: Any) -> Iterator[None]:
+        given.update(environment)
+        yield
+
+    monkeypatch.setattr(launch, "started", started)
+    with started_peer("litserve"):
+        pass
+    assert (given["PEER_THREADS"], given["OMP_NUM_THREADS"]) == ("1", "1")
 
 
 @pytest.fixture(scope="module")

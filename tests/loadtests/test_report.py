@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from fake_service import fake_service
 from hypothesis import given
 from hypothesis import strategies as st
@@ -275,12 +276,13 @@ def test_speedups_of_the_engine_are_compared_by_their_intervals(
     (change,) = changes.changes(new, old)
     assert (change.what, change.verdict) == ("sparse, sst-b1", verdict)
     console = Console(record=True, width=100)
-    changes.show(console, [change])
+    changes.show(console, [change], None)
     assert verdict in console.export_text()
 
 
 def test_results_without_a_common_ratio_cannot_be_compared(content: dict[str, Any]) -> None:
-    for other in (bench(1.0, 0.1), {}, document({"dense": 40.0})):
+    alone = document({"dense": 40.0}) | {"plan": content["plan"]}
+    for other in (bench(1.0, 0.1), {}, alone):
         with pytest.raises(LoadTestError, match="no ratio in common"):
             changes.changes(content, other)
 
@@ -288,8 +290,40 @@ def test_results_without_a_common_ratio_cannot_be_compared(content: dict[str, An
 def test_load_tests_of_different_things_cannot_be_compared(content: dict[str, Any]) -> None:
     other = copy.deepcopy(content)
     other["plan"]["workload"] = "imdb"
-    with pytest.raises(LoadTestError, match=r"differ in workload \(imdb, now sst\)"):
+    with pytest.raises(LoadTestError, match=r"differ in workload \(imdb, now sst\), .*things$"):
         changes.changes(content, other)
+
+
+def test_capacities_of_windows_of_other_lengths_cannot_be_compared(content: dict[str, Any]) -> None:
+    other = copy.deepcopy(content)
+    other["plan"]["seconds"] = 2.5
+    match = r"differ in seconds \(2.5, now [\d.]+\), .*; give both the same --seconds"
+    with pytest.raises(LoadTestError, match=match):
+        changes.changes(content, other)
+    del other["plan"]["seconds"]  # unknown is not different
+    assert of_sparse_to_dense(content, other).verdict == "within noise"
+    assert of_sparse_to_dense(other, content).verdict == "within noise"
+
+
+def test_a_result_of_another_machine_is_compared_with_a_warning(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    there = copy.deepcopy(content)
+    there["environment"]["processor"] = "Another 9000"
+    new, same, old = (tmp_path / f"{name}.json" for name in ("new", "same", "old"))
+    for path, document in ((new, content), (same, content), (old, there)):
+        path.write_text(results.dump(document))
+    command = typer.Typer()
+    command.command()(changes.main)
+    for against, warned in ((old, True), (same, False)):
+        report_options = ["report", str(new), "--against", str(against), "--fail-on-drop"]
+        for done in (
+            CliRunner().invoke(crisp.app, ["loadtest", *report_options]),
+            CliRunner().invoke(command, [str(new), str(against)]),
+        ):
+            assert done.exit_code == 0, done.output
+            shown = " ".join(done.output.split())
+            assert ("was measured on another machine (Another 9000, here" in shown) is warned
 
 
 # In a real browser.

@@ -1,0 +1,51 @@
+"""Files that are written whole or not at all, where it was seen before that they can be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+
+def write(text: str, file: Path) -> None:
+    """Writes `file`, UTF-8, whole or not at all; raises OSError where it cannot."""
+    with whole_or_not_at_all(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole_or_not_at_all(file: Path) -> Iterator[Path]:
+    """The name under which to write what becomes `file` at the end, unless something is raised."""
+    temporary = file.with_name(f"{file.name}.part")
+    try:
+        yield temporary
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def check(out: Path, json_file: Path | None) -> None:
+    """Raises typer.BadParameter where results could not be saved in the folder `out`, which may not
+    be there yet, or in a file. Nothing is made to find out."""
+    if json_file is not None:
+        if not json_file.parent.is_dir():
+            raise typer.BadParameter(f"there is no folder {json_file.parent}", param_hint="--json")
+        if json_file.is_dir():
+            raise typer.BadParameter(f"{json_file} is a folder: name a file", param_hint="--json")
+        _check_folder(json_file.parent, "--json")
+    _check_folder(out, "--out")
+
+
+def _check_folder(folder: Path, option: str) -> None:
+    nearest = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
+    if not nearest.is_dir():
+        message = f"{nearest} is no folder: give one that results can be saved in"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        message = f"nothing may be written in {nearest}: give another folder"
+    else:
+        return
+    raise typer.BadParameter(message, param_hint=option)
