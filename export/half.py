@@ -1,9 +1,14 @@
 """fp16, for GPUs: weights, tables and what flows between our operators as half floats.
 
-Every operator computes in float inside: sums of products, softmax, LayerNorm. Scales, biases, the
-weights of LayerNorms and the head stay float32, as do the graph's inputs and outputs, so that casts
-stand at the edge alone. The functions in the file are those of fp32 with casts around them: such a
-file runs in any ONNX Runtime, on a CPU more slowly than fp32.
+Scales, biases, the weights of LayerNorms and the head stay float32, as do the graph's inputs and
+outputs, so that casts stand at the edge alone. The functions in the file are those of fp32 with
+casts around them, and float inside: such a file runs in any ONNX Runtime, on a CPU more slowly than
+fp32.
+
+These functions are what `crisp export` holds against fp32. The operators on a GPU round more. They
+add up, normalise and take the softmax in float too, but a product becomes half floats before bias,
+GELU and residual come to it, and overflows beyond 65,504; probabilities are rounded to half before
+they meet the values. What that costs has not been measured on a GPU yet (docs/gpu.md).
 
     onnx.save(to_half(packed_graph(...)), file)
 """

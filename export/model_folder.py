@@ -51,6 +51,7 @@ from training.model import load_checkpoint
 from training.pattern import AttentionPattern
 from training.pruned_model import prune_model, pruning_of
 from training.pruning import TokenPruning
+from training.run_data import held_out_texts
 from training.statistics import wilson_interval
 
 CALIBRATION_TEXTS = 2000  # about, on which int8 or fp16 is held against fp32
@@ -69,21 +70,21 @@ def export_run(
 ) -> Manifest:
     """Exports the run folder `run` to the model folder `out`, and returns its manifest.
 
-    The accuracy is measured on the labelled sets `data`, by default those that the run was
-    evaluated on. int8 and fp16 are held against fp32 on `calibration`, by default texts of the
-    training data: equal shares of each set, CALIBRATION_TEXTS in all; their agreement on `data` is
-    noted too.
+    The accuracy is measured on the labelled sets `data`, by default those that the run was measured
+    on. int8 and fp16 are held against fp32 on `calibration`, by default texts of the training data:
+    equal shares of each set, CALIBRATION_TEXTS in all; their agreement on `data` is noted too.
     `pattern` and `pruning`, where given, take the place of those that the run was trained with.
 
-    Raises RunError where `run` is not finished, ParityError where the graph does not compute what
-    the checkpoint computes, ExportError where `out` is taken.
+    Raises RunError where `run` is not finished, DataError where the texts cannot be found any more,
+    ParityError where the graph does not compute what the checkpoint computes, ExportError where
+    `out` is taken.
     """
     if out.exists() and not replace:
         raise ExportError(f"{out} exists; give another --out, or --replace")
     if out.exists() and not (out / MANIFEST_FILE).is_file():
         raise ExportError(f"{out} is no model folder, so --replace leaves it alone")
     record = RunRecord.load(run)
-    measured = record.read(data or record.settings.dev, "validation")
+    measured = record.read(data, "validation") if data else held_out_texts(record)
     calibrated: list[LabelledTexts] = []
     if precision != "fp32":  # which needs none, and they may have gone since
         calibrated = record.read(calibration or record.settings.data, "train")
@@ -230,7 +231,11 @@ def _move_into_place(building: Path, out: Path) -> None:
     if out.exists():
         old = Path(mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
         out.replace(old)
-        building.replace(out)
+        try:
+            building.replace(out)
+        except BaseException:
+            old.replace(out)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     else:
         building.replace(out)

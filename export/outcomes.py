@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from export.errors import ExportError
+from export.gpu import suited
 from export.manifest import ModelFolder
+from export.op_library import find_op_library
 from export.parity import onnx_logits
 from training.data import LabelledTexts, read_examples
 from training.errors import TrainingError
@@ -32,6 +34,7 @@ def outcomes(folder: ModelFolder, texts: LabelledTexts) -> NDArray[np.bool_]:
         folder.model,
         [e.ids for e in encodings],
         progress=texts.name,
+        library=suited(find_op_library(), folder.manifest.precision),
         precision=folder.manifest.precision,
     )
     labels = np.array([example.label for example in texts.examples])

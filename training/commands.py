@@ -241,6 +241,11 @@ def narrow(
 
 def _print_last(record: RunRecord) -> None:
     """Accuracy and loss at the end of a run."""
+    if record.history[-1].keys() == {"epoch"}:
+        typer.echo(
+            "  accuracy: not measured, since the run's held-out texts cannot be found any more; "
+            "`crisp evaluate` measures it on others"
+        )
     for name, found in record.history[-1].items():
         if name != "epoch":
             typer.echo(f"  {name}: accuracy {found['accuracy']:.4f}, loss {found['loss']:.4f}")

@@ -115,7 +115,8 @@ def without_overlap(
 
 
 def _normalised(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.lower()))
+    # Of punctuation or emoji alone no word is left: those are told apart as they stand.
+    return " ".join(re.findall(r"\w+", text.lower())) or text.strip().lower()
 
 
 def _rows_of_file(path: Path, content: bytes) -> list[dict[str, Any]]:

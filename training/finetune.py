@@ -10,8 +10,6 @@ Spread over processes with `torchrun --nproc-per-node 2 -m crisp train ...`.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
 import os
 import platform
@@ -38,20 +36,15 @@ from transformers.models.distilbert.modeling_distilbert import DistilBertSelfAtt
 from training.averaging import AVERAGE_FILE, WeightAverage
 from training.batches import Encodings, pad
 from training.callbacks import CheckpointByTime, ProgressBar
-from training.config import RUN_FILE, DataRecord, RunRecord, TrainingSettings
-from training.data import (
-    FILE_TYPES,
-    LabelledTexts,
-    read_examples,
-    require_several_classes,
-    without_overlap,
-)
+from training.config import RUN_FILE, RunRecord, TrainingSettings
+from training.data import LabelledTexts
 from training.distillation import check_states
-from training.errors import DataError, RunError
+from training.errors import RunError
 from training.files import write_atomically
 from training.memory import keep_freed_memory
 from training.model import fastest_precision, load_base
 from training.phase_in import PhaseIn
+from training.run_data import load_data, records_of
 from training.teachers import load_teacher, mean_logits
 from training.trainer import BucketTrainer
 
@@ -76,6 +69,8 @@ def finetune(
     """
     refuse_if_taken(out, settings)
     train, dev, dropped = load_data(settings)
+    noted = content_of([*train, *dev])
+    refuse_if_taken(out, settings, noted)
     model, tokenizer = load_base(
         settings.base,
         train[0].label_names,
@@ -118,8 +113,7 @@ def finetune(
     if averages:
         trainer.add_callback(WeightAverage(model, settings.average_from, checkpoint))
     if trainer.is_world_process_zero():
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / SETTINGS_FILE, _as_json(settings))
+        begin(out, settings, noted)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressBar([texts.name for texts in dev]))
     keep_freed_memory()
@@ -156,33 +150,6 @@ def save_run(
     record.save(out)
 
 
-def load_data(
-    settings: TrainingSettings,
-) -> tuple[list[LabelledTexts], list[LabelledTexts], int]:
-    """The training sets, the held-out sets, and how many training texts were dropped because they
-    also stand in a held-out set."""
-    read = functools.partial(
-        read_examples, text_column=settings.text_column, label_column=settings.label_column
-    )
-    train = [read(source) for source in settings.data]
-    names = train[0].label_names
-    for texts in train:
-        if texts.label_names != names:
-            raise DataError(f"{texts.name} has labels {texts.label_names}, {train[0].name} {names}")
-        require_several_classes(texts)
-    held_out = settings.dev
-    if not held_out and all(Path(s).suffix.lower() not in FILE_TYPES for s in settings.data):
-        held_out = settings.data  # hub data sets: each has a validation split
-    dev = [read(source, split="validation", label_names=names) for source in held_out]
-    if not dev:
-        train, dev = _hold_out(train, settings.seed)
-    cleaned = [without_overlap(texts, dev) for texts in train]
-    for texts, _ in cleaned:
-        if len(texts) < 2:
-            raise DataError(f"{texts.name}: fewer than two texts are left to train on")
-    return [texts for texts, _ in cleaned], dev, sum(dropped for _, dropped in cleaned)
-
-
 def encode(texts: LabelledTexts, tokenizer: PreTrainedTokenizerFast, limit: int) -> Encodings:
     """Token ids with [CLS] and [SEP], cut to `limit` tokens."""
     batch = tokenizer([e.text for e in texts.examples], truncation=True, max_length=limit)
@@ -208,48 +175,49 @@ def last_checkpoint(folder: Path, *, averages: bool = False) -> str | None:
     return None
 
 
-def refuse_if_taken(out: Path, settings: TrainingSettings) -> None:
-    """Raises RunError unless `out` is free, or holds an unfinished run of the same settings."""
+def content_of(sets: Sequence[LabelledTexts]) -> dict[str, Any]:
+    """What is noted of data sets when a run begins: to go on with it, they must be the same."""
+    return {"content": [[texts.name, texts.sha256] for texts in sets]}
+
+
+def begin(out: Path, settings: TrainingSettings, noted: dict[str, Any]) -> None:
+    """Makes `out` the folder of an unfinished run; `noted` is what else decides its outcome."""
+    out.mkdir(parents=True, exist_ok=True)
+    values = json.dumps(settings.to_dict() | noted, indent=2, ensure_ascii=False)
+    write_atomically(out / SETTINGS_FILE, values + "\n")
+
+
+def refuse_if_taken(
+    out: Path, settings: TrainingSettings, noted: dict[str, Any] | None = None
+) -> None:
+    """Raises RunError unless `out` is free, or holds an unfinished run of the same settings and
+    with the same `noted`, as far as it noted them."""
     if int(os.environ.get("RANK", "0")) != 0:
         return  # the first process may already have made it
     if (out / RUN_FILE).exists():
         raise RunError(f"{out} holds a finished run; give another --out, or remove it first")
-    asked = json.loads(_as_json(settings))
     file = out / SETTINGS_FILE
-    if file.is_file():
-        found = json.loads(file.read_text(encoding="utf-8"))
-        differing = [key for key in asked if found.get(key) != asked[key]]
-        if differing:
-            first = differing[0]
-            raise RunError(
-                f"{out} holds an unfinished run with other settings ({first}: "
-                f"{found.get(first)!r} there, {asked[first]!r} now); give another --out, or "
-                "remove it"
-            )
-    elif out.exists() and any(out.iterdir()):
-        raise RunError(f"{out} is not empty and holds no run; give another --out")
-
-
-def _as_json(settings: TrainingSettings) -> str:
-    return json.dumps(settings.to_dict(), indent=2) + "\n"
-
-
-def _hold_out(
-    train: list[LabelledTexts], seed: int
-) -> tuple[list[LabelledTexts], list[LabelledTexts]]:
-    """Splits 5 % (at least 1 text) off each training set, seeded."""
-    rest: list[LabelledTexts] = []
-    held: list[LabelledTexts] = []
-    for texts in train:
-        order = np.random.default_rng(seed).permutation(len(texts))
-        n = max(1, len(texts) // 20)
-        for part, indices, name in (
-            (held, order[:n], f"{texts.name} (5 % held out)"),
-            (rest, order[n:], texts.name),
-        ):
-            examples = tuple(texts.examples[int(i)] for i in np.sort(indices))
-            part.append(dataclasses.replace(texts, name=name, examples=examples))
-    return rest, held
+    if not file.is_file():
+        if out.exists() and any(out.iterdir()):
+            raise RunError(f"{out} is not empty and holds no run; give another --out")
+        return
+    found = json.loads(file.read_text(encoding="utf-8"))
+    asked = json.loads(json.dumps(settings.to_dict()))
+    asked |= {key: value for key, value in (noted or {}).items() if key in found}
+    differing = [key for key in asked if found.get(key) != asked[key]]
+    if differing == ["content"]:
+        there, now = ({tuple(each) for each in values["content"]} for values in (found, asked))
+        changed = sorted({name for name, _ in there ^ now})
+        raise RunError(
+            f"{out} holds an unfinished run, and {', '.join(changed)} has changed since it began; "
+            "put back what it was, give another --out, or remove it"
+        )
+    if differing:
+        first = differing[0]
+        raise RunError(
+            f"{out} holds an unfinished run with other settings ({first}: {found.get(first)!r} "
+            f"there, {asked[first]!r} now); give another --out, or remove it"
+        )
 
 
 def _arguments(settings: TrainingSettings, out: Path) -> TrainingArguments:
@@ -291,10 +259,6 @@ def _sample(pool: Encodings, seed: int) -> Encodings:
 def _accuracy(prediction: EvalPrediction) -> dict[str, float]:
     logits = prediction.predictions
     return {"accuracy": float((np.argmax(logits, axis=-1) == prediction.label_ids).mean())}
-
-
-def records_of(sets: list[LabelledTexts]) -> tuple[DataRecord, ...]:
-    return tuple(DataRecord(texts.name, len(texts), texts.sha256) for texts in sets)
 
 
 def _history(state: TrainerState, dev_names: list[str]) -> tuple[dict[str, Any], ...]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,15 +30,23 @@ from transformers import DistilBertForSequenceClassification
 from training.batches import Encodings, batches_by_length, pad
 from training.config import RunRecord, TrainingSettings
 from training.data import without_overlap
-from training.errors import RunError
+from training.errors import DataError, RunError
 from training.evaluate import evaluate
-from training.files import whole_or_not_at_all, write_atomically
-from training.finetune import SETTINGS_FILE, encode, records_of, refuse_if_taken, save_run
+from training.files import whole_or_not_at_all
+from training.finetune import (
+    SETTINGS_FILE,
+    begin,
+    content_of,
+    encode,
+    refuse_if_taken,
+    save_run,
+)
 from training.model import load_checkpoint
 from training.narrow_model import feed_forward_of, set_feed_forward
 from training.neurons import gram_of, keep_neurons
 from training.pattern import AttentionPattern
 from training.pruned_model import attended, feed_forward
+from training.run_data import held_out_texts, records_of
 
 LEARNING_RATE = 1e-3  # of the fit; falls linearly to 0
 STATE_FILE = "narrowing.pt"
@@ -62,6 +69,8 @@ def narrow_run(
 
     Fitted on texts of `data`, by default the run's training data: whole texts drawn with `seed`,
     as many of each data set as come to its share of `tokens`; `epochs` passes over them a layer.
+    Measured on what the run was measured on; where that cannot be found any more, and `data` is
+    given, on nothing.
     Raises RunError where `run` is not finished, `out` is taken or a width is none, DataError where
     a data set cannot be read.
     """
@@ -79,15 +88,22 @@ def narrow_run(
         seed=seed,
         learning_rate=LEARNING_RATE,
     )
-    refuse_if_taken(out, settings)
-    held_out = record.read(settings.dev, "validation")
+    noted: dict[str, Any] = {"tokens": tokens}
+    refuse_if_taken(out, settings, noted)
+    try:
+        held_out = held_out_texts(record)
+    except DataError:
+        if not data:
+            raise
+        held_out = []
     texts = [without_overlap(each, held_out)[0] for each in record.read(settings.data, "train")]
     limit = min(settings.max_tokens, student.config.max_position_embeddings)
     dev = [(each, encode(each, tokenizer, limit)) for each in held_out]
     encoded = [encode(each, tokenizer, limit) for each in texts]
     sample = [ids for each in encoded for ids in _some(each, tokens // len(encoded), seed)]
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / SETTINGS_FILE, json.dumps(settings.to_dict(), indent=2) + "\n")
+    noted |= content_of([*texts, *held_out])
+    refuse_if_taken(out, settings, noted)
+    begin(out, settings, noted)
     began = time.monotonic()
     _narrow(student, widths, pattern, sample, settings, out / STATE_FILE)
     found = [evaluate(student, *pair, limit) for pair in dev]
@@ -95,6 +111,7 @@ def narrow_run(
         record,
         settings=settings,
         data=records_of(texts),
+        dev=records_of(held_out),
         history=(
             {"epoch": epochs}
             | {each.data.name: {"accuracy": each.accuracy, "loss": each.loss} for each in found},

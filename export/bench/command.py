@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from training.data import LabelledTexts
 
 
+# Options that say what is measured on a CPU.
+_NOT_ON_CUDA = ("run", "peers", "calibration", "accuracy", "threads", "profile", "plot")
+
+
 def bench(
+    ctx: typer.Context,
     model: Annotated[
         list[Path] | None,
         typer.Option(
@@ -125,6 +130,7 @@ def bench(
     if device not in ("cpu", "cuda"):
         raise ExportError(f"--device takes cpu or cuda, got {device!r}")
     if device == "cuda":
+        _refuse_cpu_options(ctx)
         library = library_for("cuda", "fp16")  # before anything is made of torch
         from export.bench import cuda
 
@@ -156,6 +162,16 @@ def bench(
             console, folders, options, chosen, labelled, settings, environment(), profile
         )
     _deliver(console, result, output, picture, to_stdout=json_file == "-")
+
+
+def _refuse_cpu_options(ctx: typer.Context) -> None:
+    """Raises ExportError for an option that `--device cuda` would not heed."""
+    from export.errors import ExportError
+
+    sources = {name: ctx.get_parameter_source(name) for name in _NOT_ON_CUDA}
+    given = [f"--{name}" for name, source in sources.items() if source and source.name != "DEFAULT"]
+    if given:
+        raise ExportError(f"--device cuda takes no {', '.join(given)}: what is measured is fixed")
 
 
 def _report(

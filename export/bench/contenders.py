@@ -3,7 +3,7 @@ model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from export.bench.positions import extend_positions, extended_folder
 from export.bench.roofline import Architecture
 from export.bench.texts import calibration_texts, encoder
 from export.errors import ExportError
+from export.gpu import suited
 from export.manifest import ModelFolder
 from export.op_library import OpLibrary, make_session
 from export.packing import pack
@@ -109,7 +110,7 @@ def line_up(folders: Sequence[ModelFolder], options: Options) -> LineUp:
     )
     for contender, found in peers:
         enter(contender, {**found, "weights": origin, **_position_facts(positions, options)})
-    for name, folder in zip(_names(folders, facts), folders, strict=True):
+    for name, folder in zip(names_of(folders, facts), folders, strict=True):
         progress(f"opening {name}")
         # The same weights and the same attention: what is left is int8 and rounding.
         same = folder is source and options.run is None and _pattern(folder) == "dense"
@@ -157,6 +158,7 @@ def _engine(
 ) -> tuple[Contender, dict[str, Any]]:
     """The engine on `folder`, held against the torch model `same`, if any."""
     manifest = folder.manifest
+    library = suited(options.library, manifest.precision)
     file = manifest.files[folder.model.name]
     facts = {
         "kind": "engine",
@@ -172,6 +174,8 @@ def _engine(
         ],
         **_position_facts(manifest.max_tokens, options),
     }
+    if options.library.available and not library.available:
+        facts["fallback"] = library.reason
     measured = folder
     if options.longest > manifest.max_tokens:
         place = Path(mkdtemp(prefix="engine-", dir=options.temporary))
@@ -180,7 +184,7 @@ def _engine(
         make_session,
         measured.model,
         threads=options.threads,
-        library=options.library,
+        library=library,
         precision=manifest.precision,
     )
     run = runner_of(session())
@@ -192,7 +196,7 @@ def _engine(
         name,
         pack,
         run,
-        needs=lambda batch: 0 if options.library.available else fallback_bytes(batch, num_heads),
+        needs=lambda batch: 0 if library.available else fallback_bytes(batch, num_heads),
         profiled=lambda prefix: session(profile=prefix),
     )
     return contender, facts
@@ -227,7 +231,7 @@ def _pattern(folder: ModelFolder) -> str:
     return str(folder.manifest.attention["name"])
 
 
-def _names(folders: Sequence[ModelFolder], others: dict[str, Any]) -> list[str]:
+def names_of(folders: Sequence[ModelFolder], others: Collection[str] = ()) -> list[str]:
     """The folders' names, or their paths where two bear the same, or that of another contender."""
     names = [folder.path.resolve().name for folder in folders]
     taken = {*others, *(name for name in names if names.count(name) > 1)}

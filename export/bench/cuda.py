@@ -29,7 +29,7 @@ from rich.table import Table
 from transformers import DistilBertForSequenceClassification
 
 from export.bench.baseline import classifier_of_folder, fused_for_gpu, padded
-from export.bench.contenders import runner_of
+from export.bench.contenders import names_of, runner_of
 from export.bench.measure import Contender, Rounds, measure
 from export.bench.positions import extend_positions
 from export.bench.workloads import Batch, Workload, longest
@@ -97,7 +97,10 @@ def contenders(
     found = [_stock(model, temporary, device), _torch(model, "sdpa", device)]
     if importlib.util.find_spec("flash_attn") is not None and device == "cuda":
         found.append(_torch(model, "flash_attention_2", device))
-    return found + [_engine(folder, temporary, library, positions) for folder in folders]
+    for name, folder in zip(names_of(folders), folders, strict=True):
+        file = temporary / f"engine-{len(found)}-fp16.onnx"
+        found.append(_engine(name, folder, file, library, positions))
+    return found
 
 
 def vocabulary_of(folder: ModelFolder) -> int:
@@ -171,13 +174,14 @@ def _torch(model: DistilBertForSequenceClassification, attention: str, device: s
     return Contender(f"torch {attention} fp16", prepare, run)
 
 
-def _engine(folder: ModelFolder, temporary: Path, library: OpLibrary, positions: int) -> Contender:
+def _engine(
+    name: str, folder: ModelFolder, file: Path, library: OpLibrary, positions: int
+) -> Contender:
     manifest = folder.manifest
     model = _classifier(folder, positions)
     pruning = None if manifest.pruning is None else TokenPruning.from_dict(manifest.pruning)
     pattern = AttentionPattern.from_dict(dict(manifest.attention))
     graph = to_half(packed_graph(weights_of(model), model.config, pattern, pruning))
-    file = temporary / f"{manifest.name}-fp16.onnx"
     onnx.save(graph, file)
     session = make_session(file, library=library)
-    return Contender(f"crisp {manifest.name} fp16", pack, runner_of(session))
+    return Contender(f"crisp {name} fp16", pack, runner_of(session))

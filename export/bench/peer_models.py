@@ -25,13 +25,16 @@ from export.bench.openvino_peer import save_int8
 from export.bench.texts import calibration_texts, encoder
 from export.errors import ExportError
 from export.manifest import ModelFolder
+from training.files import write_atomically
 
 BUNDLED = Path(__file__).resolve().parents[2] / "service" / "models" / "dense"
+FACTS_FILE = "models.json"
 _FUSION = FUSIONS[0]  # the faster one for single short texts on most machines
 
 
 def write(source: Path, out: Path) -> dict[str, Any]:
-    """Writes everything into `out` and returns what models.json says.
+    """Writes everything into `out`, each file whole and models.json last, and returns what that
+    says.
 
     Raises ModelFolderError where `source` is no model folder whose weights can be read back,
     ParityError where what was written differs from torch.
@@ -39,6 +42,21 @@ def write(source: Path, out: Path) -> dict[str, Any]:
     folder = ModelFolder.load(source)
     model = classifier_of_folder(folder)
     out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".building-", dir=out) as temporary:
+        building = Path(temporary)
+        facts = _build(model, folder, building)
+        (out / FACTS_FILE).unlink(missing_ok=True)  # while the files are of two times
+        for made in building.iterdir():
+            if (out / made.name).is_dir():
+                shutil.rmtree(out / made.name)
+            made.replace(out / made.name)
+    write_atomically(out / FACTS_FILE, json.dumps(facts, indent=1) + "\n")
+    return facts
+
+
+def _build(
+    model: DistilBertForSequenceClassification, folder: ModelFolder, out: Path
+) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "weights": folder.manifest.name,
         "labels": list(folder.manifest.labels),
@@ -57,7 +75,6 @@ def write(source: Path, out: Path) -> dict[str, Any]:
         facts["openvino-int8.xml"] = {"bytes": size, "calibration": origin}
     facts["transformers"] = {"bytes": _save_transformers(model, folder, out / "transformers")}
     shutil.copyfile(out / "fp32.onnx", out / "transformers" / "model.onnx")  # for Optimum
-    (out / "models.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
 
 

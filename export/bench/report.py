@@ -10,11 +10,11 @@ from typing import Any
 from export.bench.measure import WARM_UP_ROUNDS, Rounds
 from export.bench.profile import OperatorShare
 from export.bench.roofline import Architecture, Peaks
-from export.bench.workloads import WORKLOADS
+from export.bench.workloads import KNOWN
 from export.op_library import OpLibrary
 from training.statistics import Estimate, ratio_of_medians
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 METHODS = {
     "times_ms": "one run of the session each; padding and packing are done before",
     "interleaving": "each round, every contender runs the same batch once, in random order; "
@@ -26,8 +26,8 @@ METHODS = {
     "over_peers": "the same, peer over contender",
     "texts_per_second": "all texts over the sum of all times",
     "multiply_adds_per_second": "effective: the multiply-adds of a dense model on the real tokens, "
-    "layers · (T · (4·H² + 2·H·F) + 2·H·ΣL²) + B · (H² + H·C), over the sum of all times; what "
-    "pruning or sparsity leaves out counts as done, padding does not",
+    "layers · (T · 4·H² + 2·H·ΣL²) + T · 2·H·ΣF + B · (H² + H·C), ΣF over the layers, over the sum "
+    "of all times; what pruning or sparsity leaves out counts as done, padding does not",
     "of_fp32_peak": "that rate over the highest measured of an fp32 matrix product; may exceed 1",
     "of_int8_peak": "the same, of an int8 matrix product",
     "sorting": "a sorted workload is so for every contender; packing gains nothing by it",
@@ -146,7 +146,7 @@ def document(report: Report) -> dict[str, Any]:
 def _workload(report: Report, name: str) -> dict[str, Any]:
     rounds = report.rounds[name]
     return {
-        **WORKLOADS[name].to_dict(),
+        **KNOWN[name].to_dict(),
         "padding": padding(rounds.lengths),
         "ways": rounds.ways,
         "errors": rounds.errors,

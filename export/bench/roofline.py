@@ -27,6 +27,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import InferenceSession, SessionOptions
 from transformers import DistilBertConfig
 
+from training.narrow_model import FEED_FORWARD_FIELD
+
 ROWS, INNER, COLUMNS = 1024, 1024, 2048
 _RUNS = 10
 
@@ -38,17 +40,18 @@ class Architecture:
     vocabulary: int
     layers: int
     hidden: int
-    inner: int
+    inner: tuple[int, ...]  # the width of each layer's feed-forward network
     heads: int
     labels: int
 
     @classmethod
     def of(cls, config: DistilBertConfig) -> Architecture:
+        widths = getattr(config, FEED_FORWARD_FIELD, None)  # of a model that was narrowed
         return cls(
             vocabulary=config.vocab_size,
             layers=config.n_layers,
             hidden=config.dim,
-            inner=config.hidden_dim,
+            inner=tuple(widths or [config.hidden_dim] * config.n_layers),
             heads=config.n_heads,
             labels=int(config.num_labels or 0),
         )
@@ -60,12 +63,12 @@ class Architecture:
         and context; the head: B · (H² + H·C). Softmax, LayerNorm and GELU are not counted.
         """
         tokens, squares = sum(lengths), sum(length**2 for length in lengths)
-        linears = tokens * (4 * self.hidden**2 + 2 * self.hidden * self.inner)
-        attention = 2 * self.hidden * squares
+        attention = self.layers * (4 * tokens * self.hidden**2 + 2 * self.hidden * squares)
+        feed_forward = 2 * tokens * self.hidden * sum(self.inner)
         head = len(lengths) * (self.hidden**2 + self.hidden * self.labels)
-        return self.layers * (linears + attention) + head
+        return attention + feed_forward + head
 
-    def to_dict(self) -> dict[str, int]:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 

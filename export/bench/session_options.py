@@ -37,6 +37,7 @@ from export.bench.workloads import Batch, Workload, batches, parse_workloads
 from export.manifest import ModelFolder
 from export.op_library import find_op_library, open_session, session_options
 from export.packing import pack
+from training.files import write_atomically
 from training.machine import environment
 
 PARTS = ("settings", "creation", "together")
@@ -246,7 +247,7 @@ def main(
             )
     record["settings"] = {name: asdict(setting) for name, setting in SETTINGS.items()}
     if json_file is not None:
-        json_file.write_text(json.dumps(record, indent=1) + "\n")
+        write_atomically(json_file, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -168,6 +168,11 @@ def _warnings(report: Report) -> list[str]:
     warnings = list(report.missing)
     if not report.library.available:
         warnings.append(f"Without the compiled operators: {report.library.reason}")
+    warnings += [
+        f"{name} without the compiled operators: {facts['fallback']}"
+        for name, facts in report.contenders.items()
+        if "fallback" in facts
+    ]
     for workload, rounds in report.rounds.items():
         warnings += [f"{name} failed on {workload}: {e}" for name, e in rounds.errors.items()]
     load, cores = report.environment["load_average"], report.environment["cores"]

@@ -89,17 +89,17 @@ WORKLOADS = {
 
 # By name alone: for a GPU, which smaller ones leave idle.
 LARGE = {"sst-b256": Workload("sst-b256", SST2, 256)}
+KNOWN = WORKLOADS | LARGE
 
 
 def parse_workloads(names: str) -> list[Workload]:
     """The workloads of a list of names by comma. Raises ExportError for a name that is none."""
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-    known = WORKLOADS | LARGE
-    unknown = [name for name in wanted if name not in known]
+    unknown = [name for name in wanted if name not in KNOWN]
     if unknown or not wanted:
         found = f"does not know {', '.join(unknown)}" if unknown else "got none"
-        raise ExportError(f"--workloads {found}; it takes a list of {', '.join(known)}")
-    return [known[name] for name in wanted]
+        raise ExportError(f"--workloads {found}; it takes a list of {', '.join(KNOWN)}")
+    return [KNOWN[name] for name in wanted]
 
 
 def longest(workloads: Sequence[Workload]) -> int:

@@ -14,6 +14,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "sparse_attention.h"
@@ -132,6 +133,19 @@ inline void check_shape(const char* name, const Ort::ConstValue& value, const Sh
     for (size_t at; (at = text.find("-1")) != std::string::npos;) text.replace(at, 2, "any");
     throw std::invalid_argument(std::string(name) + " must be " + text + ", got " + text_of(found));
   }
+}
+
+// The elements of `value`. Throws std::invalid_argument where they are of another type: ONNX
+// Runtime hands an operator that takes any whatever stands in the model.
+template <typename T>
+const T* elements_of(const char* name, const Ort::ConstValue& value) {
+  if (value.GetTensorTypeAndShapeInfo().GetElementType() != Ort::TypeToTensorType<T>::type) {
+    const char* const type = std::is_same_v<T, float>     ? "float"
+                             : std::is_same_v<T, int32_t> ? "int32"
+                                                          : "int64";
+    throw std::invalid_argument(std::string(name) + " must be " + type);
+  }
+  return value.GetTensorData<T>();
 }
 
 // How many threads an operator may use; 0: all of its session. CrispShare, which callers that have

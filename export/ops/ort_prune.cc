@@ -36,6 +36,7 @@ class PruneTokensKernel {
     const int32_t* const original_cu_seqlens = original.GetTensorData<int32_t>();
     check_cu_seqlens(cu_seqlens, count, shape_of(received)[0]);
     check_cu_seqlens(original_cu_seqlens, count, original_cu_seqlens[count - 1]);
+    check_original_lengths(cu_seqlens, original_cu_seqlens, count - 1);
     const KeptTokens found = prune_tokens(rule_, received.GetTensorData<float>(), cu_seqlens,
                                           original_cu_seqlens, count - 1);
     Ort::UnownedValue kept = context.GetOutput(0, {static_cast<int64_t>(found.kept.size())});

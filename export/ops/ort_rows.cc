@@ -104,10 +104,10 @@ class LinearKernel {
     const LinearWeights& weights = layer_->weights();
     const Ort::ConstValue x = context.GetInput(0);
     check_shape("x", x, {-1, weights.inputs});
+    const float* const elements = elements_of<float>("x", x);
     const int64_t rows = shape_of(x)[0];
     Ort::UnownedValue y = context.GetOutput(0, {rows, weights.outputs});
-    linear(kernel_, *layer_, x.GetTensorData<float>(), rows, y.GetTensorMutableData<float>(),
-           threads_of(context));
+    linear(kernel_, *layer_, elements, rows, y.GetTensorMutableData<float>(), threads_of(context));
   }
 
   static void infer(OrtShapeInferContext* context) {
@@ -153,9 +153,9 @@ class PostAttentionKernel {
       const int64_t outputs = weights_.qkv->weights().outputs;
       qkv = context.GetOutput(1, {rows, outputs}).template GetTensorMutableData<float>();
     }
-    post_attention(kernel_, weights_, attended.GetTensorData<float>(),
-                   hidden.GetTensorData<float>(), rows, output.GetTensorMutableData<float>(), qkv,
-                   threads_of(context));
+    post_attention(kernel_, weights_, elements_of<float>("context", attended),
+                   elements_of<float>("hidden", hidden), rows, output.GetTensorMutableData<float>(),
+                   qkv, threads_of(context));
   }
 
   static void infer(OrtShapeInferContext* context) {
@@ -201,13 +201,14 @@ class EmbedKernel {
     const Ort::ConstValue offsets = context.GetInput(1);
     check_shape("input_ids", ids, {-1});
     check_shape("cu_seqlens", offsets, {-1});
+    const int64_t* const input_ids = elements_of<int64_t>("input_ids", ids);
     const int64_t tokens = shape_of(ids)[0];
     const int64_t count = shape_of(offsets)[0];
-    const int32_t* const cu_seqlens = offsets.GetTensorData<int32_t>();
+    const int32_t* const cu_seqlens = elements_of<int32_t>("cu_seqlens", offsets);
     check_cu_seqlens(cu_seqlens, count, tokens);
     Ort::UnownedValue hidden =
         context.GetOutput(0, {tokens, static_cast<int64_t>(norm_.gamma.size())});
-    embed(kernel_, words_, positions_, norm_, ids.GetTensorData<int64_t>(), cu_seqlens, count - 1,
+    embed(kernel_, words_, positions_, norm_, input_ids, cu_seqlens, count - 1,
           hidden.GetTensorMutableData<float>(), threads_of(context));
   }
 

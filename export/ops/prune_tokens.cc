@@ -20,6 +20,20 @@ void check_prune_rule(const PruneRule& rule) {
   }
 }
 
+void check_original_lengths(const int32_t* cu_seqlens, const int32_t* original_cu_seqlens,
+                            int64_t batch) {
+  for (int64_t i = 0; i < batch; ++i) {
+    const int64_t live = cu_seqlens[i + 1] - cu_seqlens[i];
+    const int64_t length = original_cu_seqlens[i + 1] - original_cu_seqlens[i];
+    if (length < live) {
+      throw std::invalid_argument(
+          "original_cu_seqlens must leave each sequence as long as it is, got " +
+          std::to_string(length) + " for " + std::to_string(live) + " tokens of sequence " +
+          std::to_string(i));
+    }
+  }
+}
+
 int64_t kept_tokens(const PruneRule& rule, int64_t length) {
   if (length <= rule.floor) return length;
   const int64_t above = length - rule.floor;

@@ -29,6 +29,11 @@ struct PruneRule {
 // Throws std::invalid_argument, naming the attribute, where a number is out of range.
 void check_prune_rule(const PruneRule& rule);
 
+// Throws std::invalid_argument where a sequence has more live tokens than it had at first. Both
+// offsets have been checked, and are of the same `batch`.
+void check_original_lengths(const int32_t* cu_seqlens, const int32_t* original_cu_seqlens,
+                            int64_t batch);
+
 // How many tokens of a sequence stay that had `length` tokens at first.
 int64_t kept_tokens(const PruneRule& rule, int64_t length);
 
@@ -37,7 +42,7 @@ struct KeptTokens {
   std::vector<int32_t> cu_seqlens;
 };
 
-// Both offsets have been checked, and are of the same `batch`.
+// Both offsets have been checked, and against each other.
 KeptTokens prune_tokens(const PruneRule& rule, const float* received, const int32_t* cu_seqlens,
                         const int32_t* original_cu_seqlens, int64_t batch);
 

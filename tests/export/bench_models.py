@@ -11,6 +11,7 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from export import manifest
 from export.graph import packed_graph
+from export.half import to_half
 from export.manifest import ModelFolder
 from export.model_folder import weights_of
 from export.quantize import quantize
@@ -54,7 +55,8 @@ def write_folder(
     """The model folder of `model`, by the real exporter's parts."""
     path.mkdir()
     graph = packed_graph(weights_of(model), model.config, pattern)
-    onnx.save(quantize(graph) if precision == "int8" else graph, path / "model.onnx")
+    form = {"fp32": lambda same: same, "int8": quantize, "fp16": to_half}[precision]
+    onnx.save(form(graph), path / "model.onnx")
     write_tokenizer(path / "tokenizer.json", model.config.vocab_size)
     facts = manifest.Manifest(
         name=path.name,

@@ -26,9 +26,10 @@ from export.bench.baseline import (
     stock_graphs,
     stock_session,
 )
+from export.bench.roofline import Architecture
 from export.errors import ExportError, ModelFolderError, ParityError
 from export.manifest import ModelFolder
-from training.narrow_model import set_feed_forward
+from training.narrow_model import feed_forward_of, set_feed_forward
 from training.pattern import AttentionPattern
 
 TOPK = AttentionPattern("topk", density=0.2)
@@ -68,6 +69,7 @@ def test_fp32_weights_come_back_exactly(
     assert back.state_dict().keys() == expected.keys()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in back.state_dict().items())
     assert back.config.n_heads == model.config.n_heads
+    assert Architecture.of(back.config).inner == feed_forward_of(model)
     assert not back.training
 
 

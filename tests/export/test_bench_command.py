@@ -145,6 +145,21 @@ def test_json_alone_goes_to_standard_output_and_tells_of_the_fallback(
     assert "Without the compiled operators" in result.stderr
 
 
+def test_fp16_models_run_on_their_fallback_and_it_is_told(tmp_path: Path) -> None:
+    path = write_folder(tmp_path / "half", classifier(), AttentionPattern("dense"), "fp16").path
+    file = tmp_path / "bench.json"
+    result = invoke(
+        *("--model", str(path), "--workloads", "sst-b1", "--rounds", "1"),
+        *("--threads", "1", "--peers", "none", "--json", str(file)),
+    )
+    assert result.exit_code == 0, result.output
+    found = json.loads(file.read_text())["contenders"]["half"]
+    assert found["precision"] == "fp16"
+    assert found["largest_difference_from_torch"] < 0.1
+    assert ("fallback" in found) == find_op_library().available
+    assert "built-in fallback" in result.output or not find_op_library().available
+
+
 def test_models_of_another_architecture_are_refused(folders: Path, tmp_path: Path) -> None:
     write_folder(tmp_path / "wide", classifier(hidden_dim=128), AttentionPattern("dense"))
     result = invoke("--model", str(tmp_path / "wide"), "--model", str(folders / "sparse"))

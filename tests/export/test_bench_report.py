@@ -22,9 +22,11 @@ from export.bench.measure import Rounds
 from export.bench.profile import OperatorShare, operator_shares
 from export.bench.report import Report, document, figures, padding
 from export.bench.roofline import Architecture, Peaks, measure_peaks
+from export.bench.workloads import KNOWN, Workload, parse_workloads
 from export.op_library import OpLibrary
+from training.narrow_model import set_feed_forward
 
-TINY = Architecture(vocabulary=100, layers=2, hidden=64, inner=96, heads=4, labels=2)
+TINY = Architecture(vocabulary=100, layers=2, hidden=64, inner=(96, 96), heads=4, labels=2)
 PEAKS = Peaks(fp32={"a": 1e9, "b": 2e9}, int8={"c": 4e9})
 
 
@@ -65,10 +67,16 @@ def test_padding_is_the_share_of_tokens_that_a_padded_batch_computes() -> None:
 # --- the roofline ------------------------------------------------------------------------------
 
 
-@given(length=st.integers(1, 60))
+@given(length=st.integers(1, 60), narrow=st.booleans())
 @settings(max_examples=10)
-def test_multiply_adds_are_those_of_the_matrix_products_that_torch_does(length: int) -> None:
+def test_multiply_adds_are_those_of_the_matrix_products_that_torch_does(
+    length: int, *, narrow: bool
+) -> None:
     model = classifier()
+    sizes = TINY
+    if narrow:
+        set_feed_forward(model, (40, 16))
+        sizes = dataclasses.replace(TINY, inner=(40, 16))
     counted = 0
 
     def count(module: nn.Module, _: Any, output: torch.Tensor) -> None:
@@ -83,8 +91,8 @@ def test_multiply_adds_are_those_of_the_matrix_products_that_torch_does(length: 
         model(input_ids=torch.ones((1, length), dtype=torch.int64))
     # Scores q·k and the sum over v, of each head, in each layer.
     counted += model.config.n_layers * 2 * model.config.dim * length**2
-    assert Architecture.of(model.config) == TINY
-    assert TINY.multiply_adds([length]) == counted
+    assert Architecture.of(model.config) == sizes
+    assert sizes.multiply_adds([length]) == counted
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=8))
@@ -230,7 +238,7 @@ def test_repeated_position_tables_are_told() -> None:
 
 def test_the_document_holds_everything_as_json() -> None:
     found = json.loads(json.dumps(document(synthetic())))
-    assert found["schema_version"] == 2
+    assert found["schema_version"] == 3
     workload = found["workloads"]["sst-b1"]
     assert workload["ways"] == {"stock fp32": "Attention"}
     assert workload["over_peers"]["rival int8"]["engine"]["value"] == 2
@@ -244,6 +252,13 @@ def test_the_document_holds_everything_as_json() -> None:
     assert "rival int8" not in longest["times_ms"]
     assert found["contenders"]["engine"]["accuracy"] == [ACCURACY]
     assert found["peaks"]["int8"] == {"c": 4e9}
+
+
+@pytest.mark.parametrize("workload", parse_workloads(",".join(KNOWN)), ids=lambda each: each.name)
+def test_every_workload_that_is_taken_can_be_reported(workload: Workload) -> None:
+    rounds = {workload.name: Rounds([[5]] * 5, {"stock fp32": [9.0] * 5})}
+    found = document(dataclasses.replace(synthetic(), rounds=rounds, profiles={}))
+    assert found["workloads"][workload.name]["description"] == str(workload)
 
 
 @pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])

@@ -1,4 +1,4 @@
-"""fp16: half the size, close to fp32, in any ONNX Runtime; every operator computes in float."""
+"""fp16: half the size, close to fp32, in any ONNX Runtime; every function computes in float."""
 
 from __future__ import annotations
 

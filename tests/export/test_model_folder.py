@@ -14,7 +14,7 @@ import crisp
 from export import parity
 from export.errors import ExportError, ParityError
 from export.manifest import ModelFolder
-from export.model_folder import export_run
+from export.model_folder import _move_into_place, export_run
 from training.config import TrainingSettings
 from training.data import read_examples
 from training.errors import DataError, PruningError, RunError
@@ -161,6 +161,27 @@ def test_replace_swaps_the_folder(run: Path, tmp_path: Path) -> None:
     assert first.measured != second.measured
     assert first.files["model.onnx"] == second.files["model.onnx"]
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_where_the_swap_fails_the_old_folder_is_there_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    building, out = tmp_path / ".building", tmp_path / "model"
+    for folder in (building, out):
+        folder.mkdir()
+        (folder / "name").write_text(folder.name)
+    rename = Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if self == building:
+            raise OSError("the disk is gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="the disk is gone"):
+        _move_into_place(building, out)
+    assert (out / "name").read_text() == "model"
+    assert sorted(tmp_path.iterdir()) == [building, out]
 
 
 def test_on_the_command_line(run: Path, tmp_path: Path) -> None:

@@ -169,3 +169,12 @@ def test_offsets_must_fit(folder: Path) -> None:
                 "original_cu_seqlens": offsets([4, 1]),
             },
         )
+    with pytest.raises(Exception, match="got 1 for 3 tokens of sequence 1"):
+        node.run(
+            None,
+            {
+                "received": received,
+                "cu_seqlens": offsets([1, 3]),
+                "original_cu_seqlens": offsets([5, 1]),
+            },
+        )

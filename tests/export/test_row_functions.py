@@ -302,6 +302,41 @@ def test_embed_refuses(ids: list[int], offsets: list[int], message: str, tmp_pat
         run(EMBED, arrays, constants, 1, library, tmp_path, "fp32")
 
 
+FLOAT, HALF, DOUBLE, INT32, INT64 = np.float32, np.float16, np.float64, np.int32, np.int64
+
+
+@pytest.mark.parametrize(
+    ("operator", "kinds", "message"),
+    [
+        (LINEAR, [HALF], "x must be float"),
+        (LINEAR, [DOUBLE], "x must be float"),
+        (POST_ATTENTION, [HALF, FLOAT], "context must be float"),
+        (POST_ATTENTION, [FLOAT, DOUBLE], "hidden must be float"),
+        (EMBED, [INT32, INT32], "input_ids must be int64"),
+        (EMBED, [INT64, INT64], "cu_seqlens must be int32"),
+    ],
+)
+def test_inputs_of_another_type_are_refused(
+    operator: str, kinds: list[type], message: str, tmp_path: Path
+) -> None:
+    library = find_op_library()
+    if not library.available:
+        pytest.skip(library.reason)
+    one, square = np.ones(4, FLOAT), np.ones((4, 4), FLOAT)
+    layer, norms = [square, one, one], [one, one]
+    constants = {
+        LINEAR: layer,
+        POST_ATTENTION: [*layer, *norms, *layer, *layer, *norms],
+        EMBED: [square, one, square, one, *norms],
+    }[operator]
+    shape = (1, 4) if operator != EMBED else (2,)
+    arrays: list[Array] = [np.zeros(shape, kind) for kind in kinds]
+    if operator == EMBED:
+        arrays[1][1] = 2  # the offsets of a text of two tokens
+    with pytest.raises(Exception, match=f"crisp::{operator}: {message}"):
+        run(operator, arrays, constants, 1, library, tmp_path, "fp32")
+
+
 def test_weights_beyond_seven_bits_are_refused(tmp_path: Path) -> None:
     library = find_op_library()
     if not library.available:

@@ -159,3 +159,7 @@ def test_texts_that_are_held_out_too_are_dropped() -> None:
     kept, dropped = without_overlap(texts("A fine day!", "Rain."), [texts("a fine  day")])
     assert [e.text for e in kept.examples] == ["Rain."]
     assert dropped == 1
+    # Without a word in them, texts are alike where they are the same.
+    kept, dropped = without_overlap(texts("👍👍", "!!!", " 😡"), [texts("😡")])
+    assert [e.text for e in kept.examples] == ["👍👍", "!!!"]
+    assert dropped == 1

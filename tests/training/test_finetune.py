@@ -20,7 +20,7 @@ import crisp
 from training.config import RunRecord, TrainingSettings
 from training.errors import BaseModelError, DataError, RunError, TrainingError
 from training.evaluate import evaluate_run
-from training.finetune import CHECKPOINTS, finetune, last_checkpoint
+from training.finetune import CHECKPOINTS, SETTINGS_FILE, finetune, last_checkpoint
 from training.model import load_checkpoint
 from training.pattern import AttentionPattern
 
@@ -121,6 +121,13 @@ def test_a_failure_half_way_is_resumed_to_the_same_weights(
         RunRecord.load(out)
     with pytest.raises(RunError, match=r"other settings \(seed: 0 there, 1 now\)"):
         finetune(replace(settings, seed=1), out)
+    asked = out / SETTINGS_FILE
+    noted = json.loads(asked.read_text())
+    changed = noted["content"][0][1][::-1]
+    asked.write_text(json.dumps(noted | {"content": [[noted["content"][0][0], changed]]}))
+    with pytest.raises(RunError, match=r"train\.tsv.* has changed since it began; put back"):
+        finetune(settings, out)
+    asked.write_text(json.dumps(settings.to_dict()))  # as before the content was noted
     # A checkpoint whose writing was cut off is passed over.
     newest = last_checkpoint(out / CHECKPOINTS)
     assert newest is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import sentences, write_tsv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -18,7 +19,7 @@ from export.model_folder import export_run
 from training import narrow
 from training.attention.registry import attention_of
 from training.config import RunRecord, TrainingSettings
-from training.errors import RunError
+from training.errors import DataError, RunError
 from training.evaluate import evaluate_run
 from training.finetune import finetune
 from training.model import load_base, load_checkpoint
@@ -147,6 +148,8 @@ def test_killed_it_goes_on_and_comes_to_the_same(
         narrow_run(run, tmp_path / "killed", (12, 20), epochs=2)
     with pytest.raises(RunError, match="feed_forward"):
         narrow_run(run, tmp_path / "killed", (12, 21), epochs=2)
+    with pytest.raises(RunError, match=r"tokens: 300000 there, 500 now"):
+        narrow_run(run, tmp_path / "killed", (12, 20), epochs=2, tokens=500)
     monkeypatch.setattr(narrow, "_fit", lambda *given: (fitted.append(given[4]), fit(*given)))
     narrow_run(run, tmp_path / "killed", (12, 20), epochs=2)
     assert fitted == [0, 1]
@@ -154,6 +157,33 @@ def test_killed_it_goes_on_and_comes_to_the_same(
         load_checkpoint(tmp_path / name)[0].state_dict() for name in ("whole", "killed")
     )
     assert all(torch.equal(whole[name], killed_one[name]) for name in whole)
+
+
+def test_without_dev_the_texts_held_out_of_the_training_are_measured(
+    base: Path, tmp_path: Path
+) -> None:
+    """And the networks are not fitted to them; another seed of `narrow_run` changes neither."""
+    file = write_tsv(tmp_path / "train.tsv", sentences(60, 1))
+    run, out = tmp_path / "run", tmp_path / "narrow"
+    asked = TrainingSettings(data=(str(file),), base=str(base), epochs=1, max_tokens=24, seed=2)
+    before = finetune(asked, run)
+    record = narrow_run(run, out, (12, 20), epochs=1, seed=3)
+    (dev,) = before.dev
+    assert dev.rows == 3
+    assert record.dev == before.dev
+    assert record.data == before.data
+    assert record.history[-1].keys() == {"epoch", dev.name}
+    manifest = export_run(out, tmp_path / "model", precision="fp32")
+    assert [found.data.name for found in manifest.measured] == [dev.name]
+    # Of other training data, nobody can tell what was held out.
+    other = write_tsv(tmp_path / "other.tsv", [*sentences(60, 1), ("a good film", 1)])
+    file.write_text(other.read_text())
+    with pytest.raises(DataError, match="name labelled texts with --data"):
+        narrow_run(run, tmp_path / "changed", (12, 20), epochs=1)
+    options = ["narrow", str(run), "--feed-forward", "16,16", "--out", str(tmp_path / "changed")]
+    result = CliRunner().invoke(crisp.app, [*options, "--data", str(other), "--epochs", "1"])
+    assert result.exit_code == 0, result.output
+    assert "accuracy: not measured" in result.output
 
 
 def test_it_can_be_trained_on_and_exported(run: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def write_report(runs: Path, out: Path, *, collect: bool = False) -> list[Path]:
 def keep(result: dict[str, Any], runs: Path) -> Path:
     """Writes a result as one JSON file. Raises StudyError where there is another run of that name,
     which would be lost; one of fewer epochs is not another."""
-    file = runs / result["study"] / f"{result['name']}.json"
+    file = runs / str(result["study"]) / f"{result['name']}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.is_file():
         there = json.loads(file.read_text(encoding="utf-8"))["settings"]

@@ -37,6 +37,8 @@ import typer
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from training.files import write_atomically
+
 HIDDEN, INNER = 384, 1536
 SHAPES = {"qkv": (384, 1152), "out": (384, 384), "ffn1": (384, 1536), "ffn2": (1536, 384)}
 _FFN = ("ffn1", "ffn2")
@@ -254,7 +256,7 @@ def main(
         _print_table(results, rows, threads)
         record["results"] += results
     if json_file is not None:
-        json_file.write_text(json.dumps(record, indent=1) + "\n")
+        write_atomically(json_file, json.dumps(record, indent=1) + "\n")
 
 
 def _bench(

@@ -37,6 +37,7 @@ from export.op_library import make_session
 from export.packing import pack
 from export.parity import onnx_logits
 from training.data import read_examples
+from training.files import write_atomically
 from training.statistics import wilson_interval
 
 Extremes = dict[str, tuple[float, float]]  # of each tensor that is quantised
@@ -188,9 +189,8 @@ def main(
                     flush=True,
                 )
     if json_file is not None:
-        json_file.write_text(
-            json.dumps({"model": str(folder), "results": results}, indent=1) + "\n"
-        )
+        record = {"model": str(folder), "results": results}
+        write_atomically(json_file, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

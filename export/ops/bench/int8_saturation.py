@@ -21,6 +21,8 @@ import typer
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from training.files import write_atomically
+
 ROWS, INNER, COLUMNS = 64, 384, 1536
 # Largest magnitude of the weights; whether they are stored as u8; the session option.
 FORMS = ((127, False, False), (64, False, False), (127, True, False), (127, False, True))
@@ -91,7 +93,7 @@ def main(
             )
     if json_file is not None:
         record = {"onnxruntime": onnxruntime.__version__, "results": results}
-        json_file.write_text(json.dumps(record, indent=1) + "\n")
+        write_atomically(json_file, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

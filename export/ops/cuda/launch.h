@@ -32,10 +32,11 @@ void launch(const Device& device, int64_t units, int64_t heads, size_t shared_by
             const typename Program::Arguments& arguments) {
   static_assert(sizeof(arguments) <= 4096, "arguments of a kernel have 4 kB");
   if (units == 0 || heads == 0) return;
-  if (shared_bytes > most_shared_bytes()) {
+  const size_t most_bytes = most_shared_bytes();
+  if (shared_bytes > most_bytes) {
     throw std::runtime_error("a block needs " + std::to_string(shared_bytes) +
                              " bytes of shared memory, and this GPU gives " +
-                             std::to_string(most_shared_bytes()));
+                             std::to_string(most_bytes));
   }
   // The limits of a grid. 65,535 heads need no more than a sentence.
   if (units > std::numeric_limits<int32_t>::max() || heads > 65535) {
@@ -45,8 +46,10 @@ void launch(const Device& device, int64_t units, int64_t heads, size_t shared_by
 #ifdef __CUDACC__
   constexpr size_t kWithoutAsking = 48 << 10;
   if (shared_bytes > kWithoutAsking) {
+    // The limit is the kernel's, for all threads: one of this launch's size would fail a larger one
+    // that another thread is about to make. Kernels have no shared memory but this.
     check(cudaFuncSetAttribute(block_kernel<Program>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(shared_bytes)),
+                               static_cast<int>(most_bytes)),
           "shared memory");
   }
   const dim3 grid(static_cast<unsigned>(units), static_cast<unsigned>(heads));

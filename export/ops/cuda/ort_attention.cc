@@ -81,6 +81,7 @@ class PruneTokensKernel {
     check_shape("original_cu_seqlens", original, {offsets.count});
     const int32_t* const lengths = original.GetTensorData<int32_t>();
     check_cu_seqlens(lengths, offsets.count, lengths[offsets.batch()]);
+    check_original_lengths(offsets.at, lengths, offsets.batch());
     const int64_t count = count_kept(rule_, offsets.at, lengths, offsets.batch());
     Ort::UnownedValue kept = context.GetOutput(0, {count});
     Ort::UnownedValue kept_offsets = context.GetOutput(1, {offsets.count});

@@ -39,6 +39,14 @@ TEST_CASE("the original length decides, and what is gone stays gone") {
         std::vector<int64_t>{0, 2, 3});
 }
 
+TEST_CASE("more live tokens than there were at first are refused") {
+  const std::vector<int32_t> live = {0, 2, 52};
+  CHECK_NOTHROW(check_original_lengths(live.data(), live.data(), 2));
+  for (const std::vector<int32_t>& original : {std::vector<int32_t>{0, 2, 2}, {0, 60, 109}}) {
+    CHECK_THROWS_AS(check_original_lengths(live.data(), original.data(), 2), std::invalid_argument);
+  }
+}
+
 TEST_CASE("rules that make no sense are refused") {
   CHECK_THROWS_AS(check_prune_rule({0, 1, 1}), std::invalid_argument);
   CHECK_THROWS_AS(check_prune_rule({2, 1, 1}), std::invalid_argument);

@@ -1,0 +1,84 @@
+"""What a run trains on and what it is measured on: the same split for all, found again later."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import sentences, write_tsv
+
+from training import data
+from training.config import RunRecord, TrainingSettings
+from training.data import LabelledTexts
+from training.errors import DataError
+from training.run_data import held_out_texts, load_data, records_of
+
+
+def record_of(settings: TrainingSettings) -> RunRecord:
+    train, dev, dropped = load_data(settings)
+    return RunRecord(
+        settings=settings,
+        label_names=train[0].label_names,
+        data=records_of(train),
+        dev=records_of(dev),
+        dropped_overlap=dropped,
+        history=(),
+        processes=1,
+        seconds=0.0,
+        versions={},
+    )
+
+
+def words(sets: list[LabelledTexts]) -> set[str]:
+    return {example.text for texts in sets for example in texts.examples}
+
+
+def test_runs_of_other_seeds_are_measured_on_the_same_texts(train_tsv: Path) -> None:
+    settings = TrainingSettings(data=(str(train_tsv),))
+    train, dev, _ = load_data(settings)
+    assert len(dev[0]) == 12
+    assert not words(train) & words(dev)
+    for seed in (1, 2, 3):
+        assert load_data(replace(settings, seed=seed)) == load_data(settings)
+
+
+@pytest.mark.parametrize("dev", [True, False])
+def test_what_a_run_was_measured_on_is_found_again(
+    train_tsv: Path, dev_tsv: Path, *, dev: bool
+) -> None:
+    settings = TrainingSettings(data=(str(train_tsv),), dev=(str(dev_tsv),) if dev else (), seed=5)
+    assert held_out_texts(record_of(settings)) == load_data(settings)[1]
+
+
+def test_a_hub_data_set_has_a_validation_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows(name: str, split: str) -> tuple[list[dict[str, object]], str]:
+        texts = sentences(20, 1 if split == "train" else 2)
+        return [{"text": text, "label": label} for text, label in texts], f"{name} {split}"
+
+    monkeypatch.setattr(data, "_rows_of_hub", rows)
+    (found,) = held_out_texts(record_of(TrainingSettings(data=("someone/some-set",))))
+    assert (found.name, found.sha256) == (
+        "someone/some-set:validation",
+        "someone/some-set validation",
+    )
+
+
+def test_training_data_that_has_changed_holds_out_other_texts(tmp_path: Path) -> None:
+    file = write_tsv(tmp_path / "train.tsv", sentences(60, 1))
+    record = record_of(TrainingSettings(data=(str(file),)))
+    write_tsv(file, sentences(60, 3))
+    with pytest.raises(DataError, match=r"the data has changed.*name labelled texts with --data"):
+        held_out_texts(record)
+    file.unlink()
+    with pytest.raises(DataError, match=r"train.tsv does not exist.*Name labelled texts"):
+        held_out_texts(record)
+
+
+def test_a_split_of_an_earlier_version_is_not_taken_for_ours(train_tsv: Path) -> None:
+    """Those were drawn with the seed of the run."""
+    record = record_of(TrainingSettings(data=(str(train_tsv),)))
+    (dev,) = record.dev
+    earlier = replace(record, dev=(replace(dev, name=dev.name.replace("fixed ", "")),))
+    with pytest.raises(DataError, match="an earlier version of crisp"):
+        held_out_texts(earlier)
