@@ -30,6 +30,7 @@ def times_of(result: Result) -> Times:
 
 def speed_table(by_mechanism: Mapping[str, Result]) -> str:
     """When each mechanism reaches 95 %."""
+    full = by_mechanism.get(FULL)
     times = {name: times_of(result) for name, result in by_mechanism.items()}
     against = _tests(times, FULL, log_rank)
     corrected = holm(against)
@@ -44,7 +45,7 @@ def speed_table(by_mechanism: Mapping[str, Result]) -> str:
                 _epochs(result),
                 f"{sum(times[name].reached)} of {len(times[name].reached)}",
                 "not reached" if median is None else f"{median:.0f}",
-                _faster(times.get(FULL), times[name]) if name != FULL else "–",
+                "–" if full is None or name == FULL else _faster(full, result),
                 p_value(against.get(name)),
                 p_value(corrected.get(name)),
                 p_value(to_topk.get(name)),
@@ -113,14 +114,18 @@ def _wilcoxon(first: Sequence[float] | Floats, second: Sequence[float] | Floats)
     return float(scipy.stats.wilcoxon(first, second).pvalue)
 
 
-def _faster(full: Times | None, other: Times) -> str:
-    """Which is ahead: by the median, or else by how many have got there; a dash where none has."""
-    if full is None or not any((*full.reached, *other.reached)):
+def _faster(full: Result, other: Result) -> str:
+    """Which is ahead within the epochs of both: by the median, or else by how many have got there;
+    a dash where none has."""
+    curves = [np.asarray(each["curves"]["held_out_accuracy"]) for each in (full, other)]
+    epochs = min(map(len, curves))
+    times = [first_epochs(curve[:epochs].tolist(), THRESHOLD) for curve in curves]
+    if not any(any(each.reached) for each in times):
         return "–"
     inf = float("inf")
     first, second = (
-        (inf if times.median() is None else float(times.median() or 0), -sum(times.reached))
-        for times in (full, other)
+        (inf if each.median() is None else float(each.median() or 0), -sum(each.reached))
+        for each in times
     )
     return "as fast" if first == second else "faster" if second < first else "slower"
 
