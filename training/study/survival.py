@@ -39,7 +39,7 @@ class Times:
     def median(self) -> float | None:
         """The first time by which half of the runs have got there; None where they have not."""
         times, shares = self.survival()
-        below = times[shares <= 0.5]
+        below = times[shares <= 0.5 + 1e-9]  # a product of fractions is half of the runs, about
         return float(below[0]) if below.size else None
 
 

@@ -67,6 +67,14 @@ def test_the_log_rank_test_computed_by_hand() -> None:
     assert log_rank(Times((1, 1), (True, True)), Times((1, 1), (True, True))) is None
 
 
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(0, 12))
+def test_the_median_is_that_of_the_runs(reached: list[int], others: int) -> None:
+    """`others` are looked at for longer than the rest, and have not got there."""
+    times = Times((*reached, *[10] * others), (*[True] * len(reached), *[False] * others))
+    middle = sorted([*reached, *[math.inf] * others])[(len(reached) + others - 1) // 2]
+    assert times.median() == (None if math.isinf(middle) else middle)
+
+
 def test_the_mean_has_a_t_interval() -> None:
     found = mean_over_seeds([1.0, 2.0, 3.0])
     half = 4.302653 * 1 / math.sqrt(3)  # t at 0.975 with two degrees of freedom
