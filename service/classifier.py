@@ -35,7 +35,8 @@ from service.token_estimate import TokenEstimate
 from service.variants import Variants
 
 _Lane = Lane[Engine, Row]
-Held = Mapping[str, tuple[_Lane, TokenEstimate]]  # by variant
+# By variant; never changed, but exchanged as a whole.
+Held = Mapping[str, tuple[_Lane, TokenEstimate]]
 
 # Characters that are tokenised in the event loop, in two milliseconds at most.
 _INLINE_CHARACTERS = 2_000
@@ -70,25 +71,24 @@ class Classifier:
         self.batcher: Batcher[Engine, Row] = Batcher(
             self._execute, limits, self._observer, lag=lambda: self._runs.lag
         )
-        self._lanes: dict[str, _Lane] = {}
-        self._estimates: dict[str, TokenEstimate] = {}
+        self._in_use: Held = {}
         self.shadow: Shadow | None = None
         self._tokenizing = Runner(1, "crisp-tokenize")
 
     def use(self, variants: Variants) -> None:
         """Answers with these models from now on; lets go of others when they are done."""
-        before = list(self._lanes.values())
+        before = self._in_use
         self.variants = variants
         if self.settings.device != "cpu":
             variants.log_devices()
-        self._lanes = {name: self.batcher.lane(name, engine) for name, engine in variants.items()}
-        self._estimates = {
-            name: TokenEstimate(engine.manifest.max_tokens) for name, engine in variants.items()
+        self._in_use = {
+            name: (self.batcher.lane(name, engine), TokenEstimate(engine.manifest.max_tokens))
+            for name, engine in variants.items()
         }
         if self.shadow is not None:
             self.shadow.close()
         self.shadow = Shadow(self.batcher, variants, self.settings.shadow, self.metrics)
-        for lane in before:
+        for lane, _ in before.values():
             self.batcher.retire(lane)
         self.metrics.start_at_zero(tuple(variants))
         self.metrics.fallback.set(0 if variants.library.available else 1)
@@ -97,11 +97,11 @@ class Classifier:
     def held(self) -> Iterator[Held]:
         """The models in use now, for several calls of `classify`: they stay until the end of the
         block, even if others take their place."""
-        lanes = dict(self._lanes)
+        held = self._in_use
         with ExitStack() as stack:
-            for lane in lanes.values():
+            for lane, _ in held.values():
                 stack.enter_context(self.batcher.keeping(lane))
-            yield {name: (lane, self._estimates[name]) for name, lane in lanes.items()}
+            yield held
 
     def close(self) -> None:
         """Ends the threads; nothing may be asked any more."""
@@ -126,7 +126,7 @@ class Classifier:
         if self.batcher.waiting <= self.batcher.limits.batch_tokens:
             return  # mostly not, then; `classify` will say
         try:
-            self.batcher.check(self._lanes[variant])
+            self.batcher.check(self._in_use[variant][0])
         except Refused as refused:
             self._observer.asked(variant, "rejected", 0)
             raise self._refused(refused) from None
@@ -140,12 +140,9 @@ class Classifier:
         Raises RequestError: 429 at once where it would have to wait too long; where `deadline`, a
         time of the event loop, passes, 503 if nothing of it had run, else 504.
         """
-        outcome = "failed"
         if held is None:
-            variant = self.name(variant)
-            lane, estimate = self._lanes[variant], self._estimates[variant]
-        else:
-            lane, estimate = held[variant]
+            variant, held = self.name(variant), self._in_use
+        (lane, estimate), outcome = held[variant], "failed"
         try:
             answer = await self._classify(lane, estimate, texts, deadline)
             outcome = "ok"
