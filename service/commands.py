@@ -57,7 +57,8 @@ def serve(
     """Serves the models over HTTP: POST /predict, POST /compare, GET /models, /docs.json.
 
     Every setting is a flag, a variable (CRISP_MAX_TEXTS) and a line of the file (max_texts = 64);
-    the flag wins, then the variable, then the file.
+    the flag wins, then the variable, then the file. Times have their unit in both names:
+    --max-wait is CRISP_MAX_WAIT_SECONDS and max_wait_seconds.
 
     Examples:
 

@@ -1,8 +1,8 @@
 """API keys as a file: names and SHA-256 hashes, never the keys themselves.
 
 A key is 256 random bits, so that a plain hash of it cannot be guessed back and needs no salt. The
-file is replaced as a whole, is readable by its owner alone, and a running service sees a change
-within a second.
+file is replaced as a whole, is readable by its owner alone unless it was made otherwise, and a running
+service sees a change within a second.
 
     key = add(Path("keys.json"), "shop")      # the only time that it is seen
     KeyRing(Path("keys.json")).find(key)      # Key(name="shop", ...)
@@ -17,6 +17,7 @@ import hmac
 import logging
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -174,6 +175,7 @@ def _write(file: Path, keys: list[Key]) -> None:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as stream:
+                _make_like(descriptor, file)
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -183,3 +185,13 @@ def _write(file: Path, keys: list[Key]) -> None:
             raise
     except OSError as error:
         raise KeysError(f"cannot write keys to {file}: {error.strerror}") from None
+
+
+def _make_like(descriptor: int, file: Path) -> None:
+    """Owner and rights of `file`, where it exists: root may change the keys of a service that runs as
+    somebody else, which would go on with a revoked key if it could not read them any more."""
+    with contextlib.suppress(FileNotFoundError):
+        there = file.stat()
+        if (there.st_uid, there.st_gid) != (os.geteuid(), os.getegid()):
+            os.fchown(descriptor, there.st_uid, there.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(there.st_mode))

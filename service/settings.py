@@ -252,9 +252,12 @@ def _of_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Any, 
             if value:
                 yield names[variable], value, variable
         elif variable.startswith(PREFIX) and variable != CONFIG:
-            close = difflib.get_close_matches(variable, names, 1, _CLOSE)
+            # `--max-wait` has no unit in its name, CRISP_MAX_WAIT_SECONDS has
+            spellings = {name.removesuffix("_SECONDS"): name for name in names} | {n: n for n in names}
+            close = difflib.get_close_matches(variable, spellings, 1, _CLOSE)
             if close:
-                raise SettingsError(f"{variable} is no setting: did you mean {close[0]}?")
+                meant = spellings[close[0]]
+                raise SettingsError(f"{variable} is no setting: did you mean {meant}?")
 
 
 def _spelled(name: str, value: Any, source: str) -> str:

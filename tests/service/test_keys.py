@@ -57,6 +57,39 @@ def test_the_file_holds_no_key_and_is_its_owners_alone(file: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == ["keys.json"]  # nothing temporary
 
 
+def test_a_change_leaves_owner_and_rights_as_they_were(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root revokes a key of a service that runs as somebody else, which has to see it."""
+    keys.add(file, "shop")
+    keys.add(file, "ops")
+    file.chmod(0o640)
+    before = file.stat()
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(keys.os, "geteuid", lambda: before.st_uid + 1)
+    monkeypatch.setattr(keys.os, "fchown", lambda _, owner, group: given.append((owner, group)))
+    keys.revoke(file, "shop")
+    assert given == [(before.st_uid, before.st_gid)]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert [key.name for key in keys.read(file)] == ["ops"]
+
+
+def test_a_change_that_would_take_the_file_from_its_owner_is_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_root(*_: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    keys.add(file, "shop")
+    owner = file.stat().st_uid
+    monkeypatch.setattr(keys.os, "geteuid", lambda: owner + 1)
+    monkeypatch.setattr(keys.os, "fchown", not_root)
+    with pytest.raises(KeysError, match=r"cannot write keys to .*: Operation not permitted"):
+        keys.revoke(file, "shop")
+    assert [key.name for key in keys.read(file)] == ["shop"]
+    assert [path.name for path in file.parent.iterdir()] == ["keys.json"]  # nothing temporary
+
+
 def test_two_keys_are_never_the_same(file: Path) -> None:
     assert len({keys.add(file, f"k{number}") for number in range(20)}) == 20
 
