@@ -74,8 +74,10 @@ docs: $(EVERYTHING) ## write docs/cli.md anew from the commands' help
 	$(BIN)/python tests/test_command_line.py > docs/cli.md.tmp
 	mv docs/cli.md.tmp docs/cli.md
 
-ops: | $(SERVING) ## compile the operator library, and fail where that fails
+ops: | $(SERVING) ## compile the operator library, and fail where that fails or it does not load
 	export/ops/build.sh --strict
+	$(BIN)/python -c 'import sys; from export.op_library import find_op_library as find; \
+	  found = find(); sys.exit(None if found.available else found.reason)'
 
 constraints: $(EVERYTHING) ## pin what .venv has now in constraints.txt
 	$(BIN)/pip freeze --exclude-editable | sed -E \
