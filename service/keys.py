@@ -1,8 +1,8 @@
 """API keys as a file: names and SHA-256 hashes, never the keys themselves.
 
 A key is 256 random bits, so that a plain hash of it cannot be guessed back and needs no salt. The
-file is replaced as a whole, is readable by its owner alone unless it was made otherwise, and a running
-service sees a change within a second.
+file is replaced as a whole, is readable by its owner alone unless someone allowed more, and a
+running service sees a change within a second.
 
     key = add(Path("keys.json"), "shop")      # the only time that it is seen
     KeyRing(Path("keys.json")).find(key)      # Key(name="shop", ...)
@@ -188,8 +188,11 @@ def _write(file: Path, keys: list[Key]) -> None:
 
 
 def _make_like(descriptor: int, file: Path) -> None:
-    """Owner and rights of `file`, where it exists: root may change the keys of a service that runs as
-    somebody else, which would go on with a revoked key if it could not read them any more."""
+    """Gives it the owner and rights of `file`, where that exists.
+
+    Root may change the keys of a service that runs as somebody else, which would go on with a
+    revoked key if it could not read them any more.
+    """
     with contextlib.suppress(FileNotFoundError):
         there = file.stat()
         if (there.st_uid, there.st_gid) != (os.geteuid(), os.getegid()):

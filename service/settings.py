@@ -247,13 +247,13 @@ def _of_file(file: Path) -> Iterator[tuple[str, Any, str]]:
 
 def _of_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
     names = {f"{PREFIX}{name.upper()}": name for name in Settings.model_fields}
+    # `--max-wait` has no unit in its name, CRISP_MAX_WAIT_SECONDS has
+    spellings = {s: name for name in names for s in (name, name.removesuffix("_SECONDS"))}
     for variable, value in environment.items():
         if variable in names:
             if value:
                 yield names[variable], value, variable
         elif variable.startswith(PREFIX) and variable != CONFIG:
-            # `--max-wait` has no unit in its name, CRISP_MAX_WAIT_SECONDS has
-            spellings = {name.removesuffix("_SECONDS"): name for name in names} | {n: n for n in names}
             close = difflib.get_close_matches(variable, spellings, 1, _CLOSE)
             if close:
                 meant = spellings[close[0]]

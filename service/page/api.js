@@ -9,24 +9,41 @@ export class ApiError extends Error {
     Object.assign(this, { status, code, field, retryAfter, requestId });
   }
 
-  /** Whether the same request may succeed a little later. */
   get isBusy() {
     return this.status === 429 || this.status === 503;
   }
 
+  /** Whether the same request may succeed a little later. */
+  get mayPass() {
+    return this.isBusy || this.status === 0 || this.status === 502;
+  }
+
   /** What a person can do about it, or "". */
   get hint() {
-    if (this.isBusy) return `It asks to wait ${this.retryAfter || 1} s.`;
+    if (this.retryAfter) return `It asks to wait ${this.retryAfter} s.`;
     if (this.status >= 500 && this.requestId) return `Its log knows this request as ${this.requestId}.`;
     return "";
   }
 }
 
+let key = stored((storage) => storage.getItem(KEY)) ?? "";
+
 export const apiKey = {
-  get: () => sessionStorage.getItem(KEY) ?? "",
-  set: (value) => sessionStorage.setItem(KEY, value),
-  forget: () => sessionStorage.removeItem(KEY),
+  get: () => key,
+  set(value) {
+    key = value;
+    stored((storage) => (value ? storage.setItem(KEY, value) : storage.removeItem(KEY)));
+  },
 };
+
+/** Where the browser is told to store nothing, even to look there is an error. */
+function stored(use) {
+  try {
+    return use(sessionStorage);
+  } catch {
+    return null;
+  }
+}
 
 /** POSTs `body` as JSON to `path`; resolves to the answer, rejects with an ApiError. */
 export async function post(path, body, signal) {
@@ -36,17 +53,15 @@ export async function post(path, body, signal) {
     body: JSON.stringify(body),
     signal,
   });
-  return parsed(response);
+  return read(response, "json");
 }
 
 /** GETs `path`, as JSON or, where `kind` is "text", as text. */
-export async function get(path, kind = "json") {
-  const response = await ask(path, {});
-  return kind === "text" ? response.text() : parsed(response);
+export async function get(path, { kind = "json", signal } = {}) {
+  return read(await ask(path, { signal }), kind);
 }
 
 async function ask(path, options) {
-  const key = apiKey.get();
   const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
   let response;
   try {
@@ -59,12 +74,13 @@ async function ask(path, options) {
   throw await failure(response);
 }
 
-async function parsed(response) {
+async function read(response, kind) {
   try {
-    return await response.json();
+    return await response[kind]();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The answer broke off or is not JSON. Is this a Crisp service?");
+    if (error.name !== "SyntaxError") throw new ApiError("The answer broke off.");
+    throw new ApiError("The answer is not JSON. Is this a Crisp service?", { status: response.status });
   }
 }
 
@@ -77,7 +93,7 @@ async function failure(response) {
     retryAfter: Number(response.headers.get("Retry-After")) || 0,
     requestId: response.headers.get("X-Request-ID") ?? "",
   });
-  if (error.status === 401) document.dispatchEvent(new CustomEvent("crisp:key", { detail: error }));
+  document.dispatchEvent(new CustomEvent("crisp:refused", { detail: error }));
   return error;
 }
 
@@ -88,15 +104,4 @@ function worded(status, { message, field }) {
   // A person sees one text, not a list of them.
   const plain = /^(texts|inputs)/.test(field ?? "") ? message.replace(field, "The text") : message;
   return `${plain[0].toUpperCase()}${plain.slice(1)}${/[.!?]$/.test(plain) ? "" : "."}`;
-}
-
-/** Resolves after so many seconds, or rejects as soon as `signal` aborts. */
-export function pause(seconds, signal) {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, 1000 * seconds);
-    signal?.addEventListener("abort", () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    }, { once: true });
-  });
 }

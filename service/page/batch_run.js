@@ -1,38 +1,53 @@
-// Sends any number of texts to the service, in requests that it takes, and waits where it is busy.
+// Sends any number of texts to the service, in requests that it takes, and waits where it is busy or away.
 
-import { ApiError, pause, post } from "./api.js";
+import { post } from "./api.js";
 import { record } from "./own_requests.js";
+import { patiently } from "./patience.js";
 
 const TEXTS = 64; // of one request, so that progress is seen
 const BYTES = 200_000;
-const PATIENCE = 20; // times in a row that one request is sent again because the service is busy
+const TRIES = 10; // in a row, of a request that nothing answers: two and a half minutes
+const FAILURES = 3; // in a row, of texts that were sent alone, before it is the service that fails
 const encoder = new TextEncoder();
 
 /**
- * Yields results in the order of `texts`: { index, predictions: {variant: prediction}, agree } or
- * { index, error }. `variant` is a name, or null for all. `onWait(seconds)` is told of every pause.
- * Throws an ApiError where going on makes no sense, and the signal's reason where it aborts.
+ * Yields, for a request after the other, what is known now of `texts`, a list of { index, text }: lists
+ * of { index, predictions: {variant: prediction}, agree } and { index, error }. `variant` is a name, or
+ * null for all. `onWait` is told why nothing happens, and "" when it goes on. Throws an ApiError where
+ * going on makes no sense, and the signal's reason where it aborts.
  */
 export async function* run(texts, { variant, maxTexts, signal, onWait }) {
-  const pending = [...texts.entries()].map(([index, text]) => ({ index, text }));
-  let limit = Math.min(maxTexts, TEXTS);
+  const pending = [...texts].reverse(); // the next one last: cheap to take, and to give back
+  let most = Math.min(maxTexts, TEXTS); // that a request may have
+  let limit = most; // that it shall have now
+  let failures = 0;
+  const waits = {
+    signal, tries: TRIES,
+    onWait: (seconds, error) => onWait(seconds
+      ? `The service ${error.isBusy ? "is busy" : "does not answer"}: trying again in ${seconds} s.` : ""),
+  };
   while (pending.length) {
     const chunk = next(pending, limit);
     try {
-      const answers = await patiently(chunk, variant, signal, onWait);
-      for (const [place, { index }] of chunk.entries()) yield { index, ...answers[place] };
+      const answers = await patiently(() => answered(chunk, variant, signal), waits);
+      failures = 0;
+      limit = Math.min(most, 2 * limit);
+      yield chunk.map(({ index }, place) => ({ index, ...answers[place] }));
     } catch (error) {
       const bad = /^texts\[(\d+)\]/.exec(error.field ?? "")?.[1];
       const tooMany = error.status === 413 || error.code === "too_many_texts";
-      if (tooMany && chunk.length > 1) {
+      const failed = error.status === 500 || error.status === 504;
+      if ((tooMany || failed) && chunk.length > 1) {
         limit = Math.ceil(chunk.length / 2);
-        pending.unshift(...chunk);
+        if (tooMany) most = limit;
+        pending.push(...chunk.reverse());
       } else if (bad !== undefined && Number(bad) < chunk.length) {
         const [{ index }] = chunk.splice(Number(bad), 1);
-        pending.unshift(...chunk);
-        yield { index, error: error.message };
-      } else if (error.status === 413) {
-        yield { index: chunk[0].index, error: error.message };
+        pending.push(...chunk.reverse());
+        yield [{ index, error: error.message }];
+      } else if (error.status === 413 || (failed && failures < FAILURES)) {
+        if (failed) failures += 1;
+        yield [{ index: chunk[0].index, error: error.message }];
       } else {
         throw error;
       }
@@ -42,33 +57,19 @@ export async function* run(texts, { variant, maxTexts, signal, onWait }) {
 
 /** Takes the next texts off `pending`: at most `limit`, and BYTES unless one alone is longer. */
 function next(pending, limit) {
+  const chunk = [];
   let bytes = 0;
-  let size = 0;
-  while (size < limit && size < pending.length) {
-    bytes += encoder.encode(pending[size].text).length;
-    if (size && bytes > BYTES) break;
-    size += 1;
+  while (pending.length && chunk.length < limit) {
+    bytes += encoder.encode(pending.at(-1).text).length;
+    if (chunk.length && bytes > BYTES) break;
+    chunk.push(pending.pop());
   }
-  return pending.splice(0, size);
+  return chunk;
 }
 
-/** Sends a chunk, again and again where the service is busy; an answer for each text, in order. */
-async function patiently(chunk, variant, signal, onWait) {
+/** An answer for each text of `chunk`, in order. */
+async function answered(chunk, variant, signal) {
   const texts = chunk.map(({ text }) => text);
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await answered(texts, variant, signal);
-    } catch (error) {
-      if (!(error instanceof ApiError) || !error.isBusy || attempt >= PATIENCE) throw error;
-      const seconds = error.retryAfter || 1;
-      onWait(seconds);
-      await pause(seconds, signal);
-      onWait(0);
-    }
-  }
-}
-
-async function answered(texts, variant, signal) {
   if (variant !== null) {
     const answer = await post("predict", { texts, variant }, signal);
     return answer.predictions.map((prediction) => ({ predictions: { [answer.variant]: prediction } }));

@@ -2,35 +2,40 @@
 
 const NAMES = ["text", "texts", "sentence", "review", "content", "comment", "body", "message", "tweet"];
 
-/** Rows of cells, between separators as given, or as the first lines have them. */
-export function parse(source, given) {
+/** The lines of a text that are not blank. */
+export function lines(text) {
+  return text.replace(/^\uFEFF/, "").split(/\r\n|\n|\r/).filter((line) => line.trim());
+}
+
+/** Rows of cells of a TSV, where a quotation mark is a character like any other. */
+export const parseTabs = (text) => lines(text).map((line) => line.split("\t"));
+
+/** Rows of cells of a CSV, between separators as the first lines have them. */
+export function parse(source) {
   const text = source.replace(/^\uFEFF/, "");
-  const separator = given ?? separatorOf(text);
+  const separator = separatorOf(text);
+  const cellEnd = new RegExp(`[${separator}\r\n]`, "g");
   const rows = [];
   let row = [];
-  let cell = "";
-  let quoted = false;
-  for (let at = 0; at < text.length; at += 1) {
-    const character = text[at];
-    if (quoted) {
-      if (character !== '"') cell += character;
-      else if (text[at + 1] === '"') cell += text[(at += 1)];
-      else quoted = false;
-    } else if (character === '"' && cell === "") {
-      quoted = true;
-    } else if (character === separator) {
-      row.push(cell);
-      cell = "";
-    } else if (character === "\n" || character === "\r") {
-      if (character === "\r" && text[at + 1] === "\n") at += 1;
-      rows.push([...row, cell]);
-      row = [];
-      cell = "";
-    } else {
-      cell += character;
+  let at = 0;
+  while (at < text.length) {
+    let quoted = "";
+    if (text[at] === '"') {
+      let close = text.indexOf('"', at + 1);
+      while (close >= 0 && text[close + 1] === '"') close = text.indexOf('"', close + 2);
+      if (close < 0) close = text.length;
+      quoted = text.slice(at + 1, close).replaceAll('""', '"');
+      at = close + 1;
     }
+    cellEnd.lastIndex = at;
+    const end = cellEnd.exec(text)?.index ?? text.length;
+    row.push(quoted + text.slice(at, end));
+    at = end + (text.startsWith("\r\n", end) ? 2 : 1);
+    if (text[end] === separator) continue;
+    rows.push(row);
+    row = [];
   }
-  if (cell !== "" || row.length) rows.push([...row, cell]);
+  if (row.length) rows.push([...row, ""]); // it ends with a separator
   return rows.filter((cells) => cells.some((value) => value.trim()));
 }
 

@@ -20,10 +20,18 @@ function filled(node, attributes, children) {
   return node;
 }
 
-/** Shows `message` in `node`, or hides it where there is none; `hint` is a second, quieter line. */
-export function notify(node, message, hint) {
+/** Shows `message` in `node`, or hides it where there is none; `hint` is a second, quieter line. What
+ * is there already stays: a screen reader would say it again. */
+export function notify(node, message, hint = "") {
+  if (message && node.textContent === message + hint) return;
   node.replaceChildren(message ?? "", ...(hint ? [element("span", { class: "note" }, hint)] : []));
   node.hidden = !message;
+}
+
+/** Figures with what each is, as tiles in `list`, a <dl>. */
+export function showTiles(list, tiles) {
+  list.replaceChildren(...tiles.map(([term, value]) =>
+    element("div", {}, element("dt", {}, term), element("dd", {}, value))));
 }
 
 const whole = new Intl.NumberFormat("en");
@@ -33,7 +41,16 @@ export const count = (value) => whole.format(Math.round(value));
 /** "1 text", "1,240 texts". */
 export const counted = (value, word) => `${count(value)} ${word}${value === 1 ? "" : "s"}`;
 
-export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+/** A part of `all` with so many digits, never rounded to all or nothing where it is neither. */
+export function part(value, all, digits) {
+  const shown = value.toFixed(digits);
+  const least = 10 ** -digits;
+  if (value < all && Number(shown) === all) return `>${(all - least).toFixed(digits)}`;
+  if (value > 0 && Number(shown) === 0) return `<${least.toFixed(digits)}`;
+  return shown;
+}
+
+export const percent = (share) => `${part(100 * share, 100, 1)} %`;
 
 /** Milliseconds, with as many digits as tell something. */
 export function milliseconds(value) {

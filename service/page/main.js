@@ -1,9 +1,10 @@
 // Starts the page: tabs, the API key, and what the service says of its models.
 
-import { apiKey, get } from "./api.js";
+import { apiKey } from "./api.js";
 import { startBatch } from "./batch.js";
-import { byId } from "./dom.js";
+import { byId, notify } from "./dom.js";
 import { startLive } from "./live.js";
+import { known, loadModels, startModels, variantNames } from "./models.js";
 import { startTry } from "./try.js";
 
 const tabs = [...document.querySelectorAll('[role="tab"]')];
@@ -55,48 +56,46 @@ function startKey() {
     else form.hidden = true;
     if (!form.hidden) byId("key").focus();
   });
-  document.addEventListener("crisp:key", () => {
-    byId("key-why").textContent = apiKey.get()
+  document.addEventListener("crisp:refused", ({ detail }) => {
+    if (detail.status !== 401) return;
+    notify(byId("key-why"), apiKey.get()
       ? "The service does not know this API key."
-      : "This service asks for an API key.";
+      : "This service asks for an API key.");
     show();
   });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    apiKey.set(byId("key").value.trim());
+    const key = byId("key").value.trim();
+    if (/[^ -~]/.test(key)) { // no header can carry it
+      notify(byId("key-why"), "An API key has only English letters, digits and signs. Was something else pasted with it?");
+      byId("key").focus();
+      return;
+    }
+    apiKey.set(key);
     byId("key").value = "";
     form.hidden = true;
     loadModels();
   });
   byId("key-forget").addEventListener("click", () => {
-    apiKey.forget();
+    apiKey.set("");
     form.hidden = true;
     open.hidden = true;
   });
 }
 
-/** Asks which models there are, and tells every part. Without an answer they go on with defaults. */
-async function loadModels() {
-  try {
-    const models = await get("models");
-    document.dispatchEvent(new CustomEvent("crisp:models", { detail: models }));
-    byId("foot").textContent = facts(models);
-  } catch {
-    // The first request of a person will say what is wrong.
-  }
-}
-
-function facts({ default: chosen, variants }) {
+function showFacts() {
+  const { default: chosen, variants } = known();
   const { manifest, operators } = variants[chosen];
   const parameters = `${(manifest.parameters / 1e6).toFixed(1)} M parameters`;
   const kernel = operators.kernel === "compiled" ? "compiled operators" : "fallback operators, slower";
-  return `${Object.keys(variants).join(" and ")}: ${parameters}, ${manifest.precision}, `
+  byId("foot").textContent = `${variantNames().join(" and ")}: ${parameters}, ${manifest.precision}, `
     + `texts up to ${manifest.max_tokens} tokens, ${kernel}.`;
 }
 
+document.addEventListener("crisp:models", showFacts);
 startTry();
 startBatch();
 startLive();
 startKey();
 startTabs();
-loadModels();
+startModels();

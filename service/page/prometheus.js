@@ -16,17 +16,27 @@ export function parse(text) {
   return samples;
 }
 
-/** The sum of all samples called `name` whose labels are among `wanted`. */
+/** The samples called `name` whose labels are as `wanted`: for each label a value, or several. */
+function those(samples, name, wanted) {
+  const isWanted = ({ labels }) =>
+    Object.entries(wanted).every(([key, values]) => [values].flat().includes(labels[key]));
+  return samples.filter((sample) => sample.name === name && isWanted(sample));
+}
+
+/** Their sum. */
 export function total(samples, name, wanted = {}) {
-  const matches = (sample) =>
-    sample.name === name && Object.entries(wanted).every(([key, value]) => sample.labels[key] === value);
-  return samples.filter(matches).reduce((sum, sample) => sum + sample.value, 0);
+  return those(samples, name, wanted).reduce((sum, { value }) => sum + value, 0);
+}
+
+/** The values that a label of the samples called `name` has. */
+export function valuesOf(samples, name, label) {
+  return [...new Set(those(samples, name, {}).map(({ labels }) => labels[label]))];
 }
 
 /** The cumulative buckets of a histogram, added up over its labels: Map of upper bound to count. */
-export function buckets(samples, name, isWanted = () => true) {
+export function buckets(samples, name, wanted = {}) {
   const found = new Map();
-  for (const { labels, value } of samples.filter((sample) => sample.name === `${name}_bucket` && isWanted(sample.labels))) {
+  for (const { labels, value } of those(samples, `${name}_bucket`, wanted)) {
     const bound = Number(labels.le.replace("Inf", "Infinity"));
     found.set(bound, (found.get(bound) ?? 0) + value);
   }

@@ -1,22 +1,26 @@
 // The text itself, its tokens coloured by the attention that they received in one layer, those struck
 // through that the model had dropped by then.
 
-import { byId, count, element, shape } from "./dom.js";
+import { byId, count, element, part, shape } from "./dom.js";
 
-let shown = null; // { characters, explanation, variant, names }
+let shown = null; // { text, characters, explanation, variant }
 
-/** `onVariant` is called with the name of a variant that a person asks for. */
+/** `onVariant` is called when a person asks for another variant. */
 export function startTokens(onVariant) {
-  byId("layer").addEventListener("input", () => draw());
-  byId("look-variants").addEventListener("change", (event) => onVariant(event.target.value));
-  byId("token-table").addEventListener("toggle", () => draw());
+  byId("layer").addEventListener("input", draw);
+  byId("look-variants").addEventListener("change", onVariant);
+  byId("token-table").addEventListener("toggle", draw);
+  new ResizeObserver(drawFunnel).observe(byId("layer")); // also when its tab is seen again
 }
+
+/** The name of the variant that a person asks for, where there is a choice. */
+export const chosenVariant = () => byId("look-variants").querySelector(":checked")?.value;
 
 /** Shows the first explanation of `answer`, of POST /explain for `text`; `names` are all variants. */
 export function showTokens(text, answer, names) {
   const [explanation] = answer.explanations;
   // Offsets count code points, where JavaScript's strings count halves of surrogate pairs.
-  shown = { characters: Array.from(text), explanation, variant: answer.variant };
+  shown = { text, characters: Array.from(text), explanation, variant: answer.variant };
   const slider = byId("layer");
   const layers = explanation.layers.length;
   const atEnd = byId("look").hidden || slider.value === slider.max;
@@ -27,6 +31,16 @@ export function showTokens(text, answer, names) {
   draw();
 }
 
+/** Where no answer came: goes back to what is shown of `text`, or hides it where it is of another one. */
+export function keepTokens(text) {
+  if (shown?.text === text) {
+    choose(shown.variant);
+  } else {
+    shown = null;
+    byId("look").hidden = true;
+  }
+}
+
 function showVariants(names, chosen) {
   const box = byId("look-variants");
   const known = [...box.querySelectorAll("input")].map((input) => input.value);
@@ -35,7 +49,11 @@ function showVariants(names, chosen) {
       element("label", {}, element("input", { type: "radio", name: "look", value: name }), name));
     box.replaceChildren(box.firstElementChild, ...choices);
   }
-  for (const input of box.querySelectorAll("input")) input.checked = input.value === chosen;
+  choose(chosen);
+}
+
+function choose(name) {
+  for (const input of byId("look-variants").querySelectorAll("input")) input.checked = input.value === name;
 }
 
 function draw() {
@@ -46,7 +64,7 @@ function draw() {
   byId("layer-number").textContent = number;
   byId("layer").setAttribute("aria-valuetext", `layer ${number} of ${explanation.layers.length}`);
   byId("layer-says").textContent = sentence(explanation, layer);
-  drawFunnel(explanation.layers, layer);
+  drawFunnel();
   const heat = heatOf(explanation.tokens, layer);
   const parts = [];
   let written = 0;
@@ -87,8 +105,10 @@ function piece(token, text, layer, heat) {
 function title(token, layer) {
   const dropped = token.dropped_after === null ? "" : `, dropped after layer ${token.dropped_after + 1}`;
   const received = token.received[layer];
-  return received === undefined ? `${token.token}${dropped}` : `${token.token}: ${received.toFixed(3)}${dropped}`;
+  return received === undefined ? `${token.token}${dropped}` : `${token.token}: ${attention(received)}${dropped}`;
 }
+
+const attention = (received) => part(received, 1, 3);
 
 function sentence({ layers, prediction }, layer) {
   const { queries, tokens, passed_on: passedOn } = layers[layer];
@@ -101,8 +121,11 @@ function sentence({ layers, prediction }, layer) {
 }
 
 /** A bar for each layer: how many tokens reached it. */
-function drawFunnel(layers, chosen) {
-  const width = byId("layer").clientWidth || 300;
+function drawFunnel() {
+  const width = byId("layer").clientWidth;
+  if (!shown || !width) return;
+  const { layers } = shown.explanation;
+  const chosen = Number(byId("layer").value) - 1;
   const height = 56;
   const svg = byId("funnel");
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -127,7 +150,7 @@ function drawTable({ tokens }, layer) {
     element(
       "tr", {},
       element("th", { scope: "row" }, token.token),
-      element("td", { class: "number" }, token.received[layer]?.toFixed(3) ?? "–"),
+      element("td", { class: "number" }, layer < token.received.length ? attention(token.received[layer]) : "–"),
       element("td", {}, token.dropped_after === null ? "–" : `layer ${token.dropped_after + 1}`),
     ));
   const titles = head.map((title) => element("th", { scope: "col" }, title));

@@ -3,13 +3,13 @@
 import { post } from "./api.js";
 import { byId, element, milliseconds, notify, percent, tone } from "./dom.js";
 import { EXAMPLES } from "./examples.js";
+import { known, ordered, variantNames } from "./models.js";
 import { record } from "./own_requests.js";
-import { showTokens, startTokens } from "./tokens.js";
+import { chosenVariant, keepTokens, showTokens, startTokens } from "./tokens.js";
 
-let models = null;
 let running = null; // AbortController of the comparison under way
 let explaining = null; // and of the explanation: a late one would show another model than is chosen
-let lastText = null;
+let answered = null; // the text that the cards are about
 
 export function startTry() {
   const form = byId("try-form");
@@ -27,62 +27,67 @@ export function startTry() {
       classify(field.value);
     });
   }
-  document.addEventListener("crisp:models", ({ detail }) => {
-    models = detail;
+  startTokens(() => {
+    if (answered !== null) explain(); // else the answer that comes is explained by the model chosen now
   });
-  startTokens((variant) => explain(lastText, variant));
 }
 
 async function classify(text) {
-  running?.abort();
-  explaining?.abort();
-  running = new AbortController();
-  const { signal } = running;
-  const cards = byId("cards");
-  notify(byId("try-error"), text.trim() ? null : "Type a text first.");
   if (!text.trim()) {
+    notify(byId("try-error"), "Type a text first.");
     byId("text").focus();
     return;
   }
-  cards.classList.add("busy");
+  running?.abort();
+  explaining?.abort();
+  running = new AbortController();
+  answered = null;
+  notify(byId("try-error"), null);
+  byId("try-status").textContent = "";
+  dim(true, "cards", "agreement", "look");
   const began = performance.now();
   try {
-    const answer = await post("compare", { texts: [text] }, signal);
+    const answer = await post("compare", { texts: [text] }, running.signal);
     record(answer, performance.now() - began);
-    lastText = text;
+    answered = text;
     showCards(answer);
-    await explain(text);
   } catch (error) {
     if (error.name === "AbortError") return;
+    // What is left of another text would pass for the answer.
+    byId("cards").replaceChildren();
+    byId("agreement").hidden = true;
+    keepTokens(null);
     notify(byId("try-error"), error.message, error.hint);
-  } finally {
-    if (!signal.aborted) cards.classList.remove("busy");
   }
+  dim(false, "cards", "agreement");
+  if (answered !== null) await explain();
 }
 
-async function explain(text, variant) {
-  if (text === null) return;
+/** Shows what the chosen model looked at. */
+async function explain() {
   explaining?.abort();
   explaining = new AbortController();
-  const { signal } = explaining;
+  dim(true, "look");
+  // A model that was chosen may be gone.
+  const names = variantNames();
+  const chosen = chosenVariant();
+  const variant = !names.length || names.includes(chosen) ? chosen : names[0];
   try {
-    const before = byId("look-variants").querySelector(":checked")?.value;
-    const chosen = variant ?? before ?? models?.default;
-    const body = chosen ? { texts: [text], variant: chosen } : { texts: [text] };
-    const answer = await post("explain", body, signal);
-    showTokens(text, answer, variantNames());
+    const body = { texts: [answered], ...(variant && { variant }) };
+    showTokens(answered, await post("explain", body, explaining.signal), names);
+    notify(byId("try-error"), null);
   } catch (error) {
     if (error.name === "AbortError") return;
+    keepTokens(answered);
     notify(byId("try-error"), error.message, error.hint);
   }
+  dim(false, "look");
 }
 
-/** The default first: it is what a caller gets who asks for none. */
-function ordered(names) {
-  return [...names].sort((a, b) => (b === models?.default) - (a === models?.default));
+/** Dims what is no answer to what is asked now, or no longer. */
+function dim(isOld, ...ids) {
+  for (const id of ids) byId(id).classList.toggle("old", isOld);
 }
-
-const variantNames = () => ordered(models ? Object.keys(models.variants) : []);
 
 function showCards({ comparisons: [{ agree, predictions }], timing }) {
   const names = ordered(Object.keys(predictions));
@@ -95,7 +100,7 @@ function showCards({ comparisons: [{ agree, predictions }], timing }) {
 }
 
 function card(name, prediction, timing) {
-  const manifest = models?.variants[name]?.manifest;
+  const manifest = known()?.variants[name]?.manifest;
   const fill = element("div", { class: `fill ${tone(prediction.label)}` });
   fill.style.setProperty("--share", prediction.score);
   return element(

@@ -1,102 +1,38 @@
-"""The page in a real headless Chromium, in front of a real server: what a person does and sees.
+"""The page in a real headless Chromium, in front of a real server: what a person does and sees. The
+other tabs and trouble with the service are in the other files called test_page_.
 
 Every test also fails on an error in the console, a refusal by the page's own policy included.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import browser as browsers
-import httpx
 import pytest
+from page_steps import (
+    DESK,
+    LINES,
+    PHONE,
+    TEXT,
+    Open,
+    classify,
+    compared,
+    downloaded,
+    explained,
+    needs_chromium,
+)
 from running_server import Server, crisp, free_port, running
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        browsers.executable() is None,
-        reason=f"there is no Chromium: apt install chromium, or name one in {browsers.VARIABLE}",
-    ),
-]
+pytest_plugins = "page_fixtures"
+pytestmark = needs_chromium
 
-TEXT = "This is not a good story, it is slow and long, ☃ 😀 and the plot is dull"
 LONG = "fine warm film " * 20  # the models of the tests read 32 tokens
-LINES = ["a warm film", "the plot is dull", "it is a long story, not bad", "slow, slow"]
-PHONE = {"width": 360, "height": 740}
-DESK = {"width": 1100, "height": 900}
-
-Open = Callable[..., "Page"]
-
-
-@pytest.fixture(scope="module")
-def server(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    port = free_port()
-    command = crisp("serve", "--models", str(models_dir), "--port", str(port), "--threads", "1")
-    log = tmp_path_factory.mktemp("server") / "log"
-    with running(command, port, log, CRISP_MAX_TEXTS="10", CRISP_MAX_BODY_BYTES="20000") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsers.chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def open_page(browser: Browser, server: Server) -> Iterator[Open]:
-    """Opens pages of the server; at the end none of them may have complained."""
-    complaints: list[str] = []
-    contexts = []
-
-    def opened(path: str = "", *, expected: tuple[str, ...] = (), **context: Any) -> Page:
-        """`expected` are parts of the console errors that are part of the test."""
-
-        def complain(text: str) -> None:
-            if not any(part in text for part in expected):
-                complaints.append(text)
-
-        context.setdefault("viewport", DESK)
-        contexts.append(browser.new_context(**context))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(60_000)
-        page.on("console", lambda m: complain(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complain(str(error)))
-        page.goto(f"{server.url}/{path}")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def compared(server: Server, text: str) -> dict[str, Any]:
-    answer = httpx.post(f"{server.url}/compare", json={"texts": [text]}, timeout=60).json()
-    return dict(answer["comparisons"][0]["predictions"])
-
-
-def explained(server: Server, text: str, variant: str) -> dict[str, Any]:
-    body = {"texts": [text], "variant": variant}
-    answer = httpx.post(f"{server.url}/explain", json=body, timeout=60).json()
-    return dict(answer["explanations"][0])
-
-
-def classify(page: Page, text: str) -> None:
-    page.fill("#text", text)
-    page.click("text=Classify >> nth=0")
-    page.wait_for_selector("#look:not([hidden])")
-    page.wait_for_selector("#cards:not(.busy)")
 
 
 def test_a_text_is_answered_by_every_model(open_page: Open, server: Server) -> None:
@@ -274,7 +210,7 @@ def test_trouble_is_told_in_plain_words(
     page.wait_for_selector("#try-error:not([hidden])")
     for word in words:
         assert word in page.locator("#try-error").inner_text()
-    assert page.locator("#cards:not(.busy)").count() == 1
+    assert page.locator("#cards:not(.old)").count() == 1
 
 
 def test_a_service_that_is_gone_is_told(open_page: Open) -> None:
@@ -284,191 +220,6 @@ def test_a_service_that_is_gone_is_told(open_page: Open) -> None:
     page.click("text=Classify >> nth=0")
     page.wait_for_selector("#try-error:not([hidden])")
     assert "cannot be reached" in page.locator("#try-error").inner_text()
-
-
-def downloaded(page: Page) -> list[dict[str, str]]:
-    with page.expect_download() as waiting:
-        page.click("#download")
-    content = Path(waiting.value.path()).read_bytes().decode("utf-8")
-    return list(csv.DictReader(io.StringIO(content, newline="")))
-
-
-def test_lines_come_back_as_a_table_and_a_csv(open_page: Open, server: Server) -> None:
-    page = open_page("#batch")
-    texts = [f"{line} {'good ' * (i % 5)}".strip() for i, line in enumerate(LINES * 9)]
-    page.fill("#lines", "\n\n".join(texts))
-    page.select_option("#batch-variant", "")
-    page.click("#batch-run")
-    page.wait_for_selector("#download:visible")
-    assert page.locator("#batch-status").inner_text().startswith("36 texts in")
-    assert page.locator("#batch-table tbody tr").count() == 36
-    rows = downloaded(page)
-    assert [row["text"] for row in rows] == texts
-    for row in rows[:8]:
-        for variant, expected in compared(server, row["text"]).items():
-            assert row[f"{variant}_label"] == expected["label"]
-            assert float(row[f"{variant}_score"]) == pytest.approx(expected["score"], abs=1e-6)
-            assert row[f"{variant}_truncated"] == str(expected["truncated"]).lower()
-        labels = {row[f"{variant}_label"] for variant in ("dense", "sparse")}
-        assert row["agree"] == str(len(labels) == 1).lower()
-        assert row["error"] == ""
-
-
-def test_a_csv_keeps_its_columns(open_page: Open, server: Server, tmp_path: Path) -> None:
-    page = open_page("#batch")
-    file = tmp_path / "reviews.csv"
-    file.write_bytes(
-        b"\xef\xbb\xbfid;review;note\r\n"
-        b'1;"a warm film;\r\nwith ""good"" cast";x\r\n2;;y\r\n3;dull\r\n'
-    )
-    page.set_input_files("#file", file)
-    page.wait_for_selector("#file-facts:not([hidden])")
-    assert page.locator("#file-size").inner_text() == "3 rows"
-    assert page.locator("#column option:checked").inner_text() == "review"
-    page.select_option("#batch-variant", "dense")
-    page.click("#batch-run")
-    page.wait_for_selector("#download:visible")
-    rows = downloaded(page)
-    assert [row["id"] for row in rows] == ["1", "2", "3"]
-    assert rows[0]["review"] == 'a warm film;\r\nwith "good" cast'
-    assert rows[0]["label"] == compared(server, rows[0]["review"])["dense"]["label"]
-    assert rows[1]["error"] == "no text"
-    assert (rows[2]["note"], rows[2]["error"]) == ("", "")
-    page.click("#file-remove")
-    assert page.locator("#lines").is_visible()
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("reviews.tsv", "text\tlabel\nslow, grim, and; well, good\tx\na, film, with, a cast\ty\n"),
-        ("reviews.csv", "id;text\n1;slow, grim, and well, good\n2;a, film, with, a cast\n"),
-        ("tabs.csv", "a, b, c\t1\na film, a cast, and more\t2\n"),
-        ("quoted.csv", '"slow, grim, and; well",1\n"a, film;\nwith; a, cast",2\n'),
-    ],
-)
-def test_what_stands_in_sentences_separates_no_columns(
-    open_page: Open, tmp_path: Path, name: str, content: str
-) -> None:
-    page = open_page("#batch")
-    file = tmp_path / name
-    file.write_text(content)
-    page.set_input_files("#file", file)
-    page.wait_for_selector("#file-facts:not([hidden])")
-    assert page.locator("#file-size").inner_text() == "2 rows"
-    assert page.locator("#column option").count() == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [("empty.txt", b"\n \n", "is empty"), ("latin.csv", b"text\ncaf\xe9", "not UTF-8")],
-)
-def test_a_file_that_cannot_be_read_is_told(
-    open_page: Open, tmp_path: Path, name: str, content: bytes, words: str
-) -> None:
-    page = open_page("#batch")
-    (tmp_path / name).write_bytes(content)
-    page.set_input_files("#file", tmp_path / name)
-    page.wait_for_selector("#batch-error:not([hidden])")
-    assert words in page.locator("#batch-error").inner_text()
-
-
-def test_a_row_that_the_service_refuses_does_not_stop_the_rest(open_page: Open) -> None:
-    page = open_page("#batch", expected=("422",))
-    page.evaluate("document.getElementById('lines').value = 'good\\n\\ud800\\nbad\\n\\udc00'")
-    page.select_option("#batch-variant", "sparse")
-    page.click("#batch-run")
-    page.wait_for_selector("#download:visible")
-    rows = downloaded(page)
-    assert [bool(row["label"]) for row in rows] == [True, False, True, False]
-    assert "surrogate" in rows[1]["error"]
-
-
-def test_requests_shrink_until_the_service_takes_them(open_page: Open) -> None:
-    page = open_page("#batch", expected=("413",))
-    texts = ["good " * 700] * 9 + ["bad " * 6000, "dull"]
-    page.fill("#lines", "\n".join(texts))
-    page.select_option("#batch-variant", "sparse")
-    page.click("#batch-run")
-    page.wait_for_selector("#download:visible")
-    rows = downloaded(page)
-    assert [bool(row["label"]) for row in rows] == [True] * 9 + [False, True]
-    assert "at most 20000 bytes" in rows[9]["error"]
-
-
-@pytest.mark.parametrize("lines", [3, 3000])
-def test_lines_are_pasted_where_the_cursor_is(open_page: Open, lines: int) -> None:
-    page = open_page("#batch")
-    page.fill("#lines", "first\nlast")
-    text = "a line in the middle\n" * lines
-    page.evaluate(
-        """text => {
-          const field = document.getElementById('lines');
-          field.focus();
-          field.setSelectionRange(6, 6);
-          const clipboardData = new DataTransfer();
-          clipboardData.setData('text/plain', text);
-          const options = {clipboardData, cancelable: true, bubbles: true};
-          const letPass = field.dispatchEvent(new ClipboardEvent('paste', options));
-          // The browser carries out no event that a script dispatches.
-          if (letPass) document.execCommand('insertText', false, text);
-        }""",
-        text,
-    )
-    assert page.input_value("#lines") == f"first\n{text}last"
-
-
-def test_a_limit_that_is_not_known_is_found(open_page: Open) -> None:
-    page = open_page(expected=("422", "ERR_FAILED"))
-    page.route("**/docs.json", lambda route: route.abort())
-    page.reload()
-    page.click("#tab-batch")
-    page.wait_for_selector("#batch-variant option[value=dense]", state="attached")
-    page.fill("#lines", "\n".join(LINES * 10))
-    page.click("#batch-run")
-    page.wait_for_selector("#download:visible")
-    assert all(row["label"] for row in downloaded(page))
-
-
-def test_a_run_can_be_stopped(open_page: Open) -> None:
-    page = open_page("#batch")
-    page.route("**/predict", lambda _: None)  # never answered
-    page.fill("#lines", "good\nbad")
-    page.select_option("#batch-variant", "sparse")
-    page.click("#batch-run")
-    page.click("#batch-stop")
-    page.wait_for_selector("#batch-stop", state="hidden")
-    assert "Stopped after 0 of 2 texts" in page.locator("#batch-status").inner_text()
-    page.unroute("**/predict")
-    page.click("#batch-run")
-    page.wait_for_selector("#download:visible")
-
-
-def test_live_charts_follow_the_metrics(open_page: Open) -> None:
-    page = open_page("#live")
-    page.wait_for_selector("#live-tiles div")
-    page.evaluate(
-        """async () => {
-          for (let i = 0; i < 5; i += 1) {
-            await fetch('compare', {method: 'POST', body: JSON.stringify({texts: ['good', 'bad']}),
-                                    headers: {'Content-Type': 'application/json'}});
-          }
-        }"""
-    )
-    chart = page.locator("#chart-latency svg[role=img]")
-    page.wait_for_function(
-        "() => /median [0-9]/.test(document.querySelector('#chart-latency svg').ariaLabel)"
-    )
-    assert chart.locator("polyline, circle").count() > 0
-    assert page.get_by_text("nothing compared yet").is_visible()
-    page.click("#tab-try")
-    classify(page, TEXT)
-    page.click("#tab-live")
-    page.wait_for_function(
-        "() => /this page (0|100)/.test(document.querySelector('#chart-agreement svg').ariaLabel)"
-    )
-    answered = page.locator("#live-tiles div", has_text="texts answered").locator("dd")
-    assert int(answered.inner_text().replace(",", "")) >= 20
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

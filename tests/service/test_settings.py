@@ -159,10 +159,10 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_a_slip_in_a_variable_is_named_and_those_of_others_are_not() -> None:
     with pytest.raises(SettingsError, match=r"CRISP_MAX_TEXT is no .* mean CRISP_MAX_TEXTS\?"):
         Settings.from_environment({"CRISP_MAX_TEXT": "3"})
-    for flag in ("TIMEOUT", "MAX_WAIT", "DRAIN", "HEADER_TIMEOUT"):  # flags have no unit
-        meant = f"CRISP_{flag} is no setting: did you mean CRISP_{flag}_SECONDS\\?"
+    for short in ("TIMEOUT", "MAX_WAIT", "DRAIN", "HEADER_TIMEOUT"):  # flags have no unit
+        meant = f"CRISP_{short} is no setting: did you mean CRISP_{short}_SECONDS\\?"
         with pytest.raises(SettingsError, match=meant):
-            Settings.from_environment({f"CRISP_{flag}": "3"})
+            Settings.from_environment({f"CRISP_{short}": "3"})
     kubernetes = ("CRISP_SERVICE_HOST", "CRISP_SERVICE_PORT", "CRISP_PORT_3000_TCP_PROTO")
     others = dict.fromkeys((*kubernetes, "CRISP_OP_LIBRARY"), "x")
     assert Settings.from_environment(others) == Settings()
