@@ -26,6 +26,7 @@ from loadtests.errors import LoadTestError
 # What load tests must have in common: lengths of texts and windows, objective and arrivals decide
 # who is ahead. What a result does not say is unknown, not different.
 _SAME = ("slo_ms", "workload", "texts", "batch", "arrivals", "seconds")
+_MOST_NAMED = 3  # instruction sets in a warning
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,36 @@ def _of_bench(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[Change
 
 
 def other_machine(new: Mapping[str, Any], old: Mapping[str, Any]) -> str | None:
-    """A warning where the two were not measured on the same kind of machine."""
-    here, there = (str(d.get("environment", {}).get("processor")) for d in (new, old))
-    if here == there:
+    """A warning where the two were not measured on the same kind of machine: on processors of other
+    names or instructions; or where one of them is from before load tests noted instructions."""
+    machines = [document.get("environment", {}) for document in (new, old)]
+    here, there = (str(machine.get("processor")) for machine in machines)
+    known = [machine.get("instruction_sets") for machine in machines]
+    if here == there and None in known:
+        if known == [None, None]:
+            return None
+        without = "older" if known[1] is None else "newer"
+        return (
+            f"the {without} result does not say which instructions its processor had, and several "
+            f"that differ in them may be called {here}: so may ratios, measure a baseline here"
+        )
+    here_sets, there_sets = (set(sets or ()) for sets in known)
+    if here == there and here_sets == there_sets:
         return None
+    if None not in known:
+        here += _with(here_sets - there_sets)
+        there += _with(there_sets - here_sets)
     return (
         f"the older result was measured on another machine ({there}, here {here}), and other "
         "instructions give other ratios: measure a baseline here first"
     )
+
+
+def _with(sets: set[str]) -> str:
+    """What a processor has before another, in short."""
+    names = ", ".join(sorted(sets)[:_MOST_NAMED])
+    more = f" and {len(sets) - _MOST_NAMED} more" if len(sets) > _MOST_NAMED else ""
+    return f" with {names}{more}" if sets else ""
 
 
 def show(console: Console, found: Sequence[Change], warning: str | None) -> None:

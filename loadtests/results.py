@@ -31,6 +31,8 @@ from loadtests.usage import processors
 SCHEMA_VERSION = 3
 _READABLE = (2, SCHEMA_VERSION)  # in 2, intervals came of a search for each round
 PARTS = ("queue", "tokenize", "inference")  # of a request's time, as a Crisp service reports them
+# Of a processor, those that decide how fast models run: several that differ in them have one name.
+_INSTRUCTION_SETS = re.compile(r"^(avx|fma$|amx|asimd|sve|i8mm|bf16)")
 _VERSIONS = ("hdrhistogram", "locust", "httptools", "uvloop", "numpy", "onnxruntime", "bentoml")
 
 
@@ -172,9 +174,11 @@ def environment() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
+    processor, flags = _processor()
     return {
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor,
+        "instruction_sets": sorted(filter(_INSTRUCTION_SETS.match, flags)),
         "cores": processors(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": sys.version.split()[0],
@@ -182,7 +186,10 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
-    facts = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", facts.read_text()) if facts.is_file() else None
-    return found[1] if found else platform.processor()
+def _processor() -> tuple[str, list[str]]:
+    """Its name, and what it can do, where the system says."""
+    file = Path("/proc/cpuinfo")
+    facts = file.read_text() if file.is_file() else ""
+    name = re.search(r"model name\s*: (.*)", facts)
+    flags = re.search(r"^(?:flags|Features)\s*: (.*)", facts, re.MULTILINE)
+    return name[1] if name else platform.processor(), flags[1].split() if flags else []

@@ -79,7 +79,8 @@ class Access:
         """`rejected` is called for every request that comes too soon."""
         self._rejected = rejected
         self._keys = None if settings.keys is None else KeyRing(settings.keys)
-        self._rate = None if settings.rate_limit is None else settings.rate_limit / settings.workers
+        # Processes do not know of each other's requests: each grants its share.
+        self._limit, self._workers = settings.rate_limit, settings.workers
         self._burst = max(1.0, settings.rate_burst / settings.workers)
         self._buckets = dict[str, TokenBucket]()
 
@@ -96,8 +97,8 @@ class Access:
             return
         key = self._presented(self._keys, scope)
         scope.setdefault("state", {})["key"] = key.name
-        if self._rate is not None:
-            self._count(self._rate, key)
+        if self._limit is not None:
+            self._count(self._limit, key)
         if admin_only and not key.admin:
             message = f"the key {key.name} may not do this: use an admin key"
             raise RequestError(403, "admin_only", message)
@@ -113,15 +114,23 @@ class Access:
             raise RequestError(401, "unknown_key", message)
         return key
 
-    def _count(self, rate: float, key: Key) -> None:
+    def _count(self, limit: float, key: Key) -> None:
         # As many buckets as there are keys at most: only known keys come here.
         bucket = self._buckets.get(key.sha256)
         if bucket is None:
+            rate = limit / self._workers
             bucket = self._buckets[key.sha256] = TokenBucket(rate, self._burst)
         wait = bucket.take()
         if wait:
             self._rejected()
-            message = f"the key {key.name} may send {rate:g} requests a second: wait and try again"
+            message = f"the key {key.name} may send {limit:g} requests a second"
+            if self._workers == 1:
+                message += ": wait and try again"
+            else:  # whoever keeps to one connection has no more than one process grants
+                message += (
+                    f", {bucket.rate:.3g} of them to each of {self._workers} processes, and a "
+                    "connection is to one of these: wait and try again, or use more connections"
+                )
             raise RequestError(429, "rate_limited", message, retry_after=math.ceil(wait))
 
 

@@ -50,7 +50,8 @@ def guarded(
 
 class Front:
     """Lets a request through to its endpoint, or raises why not; what is raised here and there
-    becomes an answer. Counts and times every answer."""
+    becomes an answer. Counts every answer and times those that are no errors: refusals take no time
+    and would make an overloaded service look fast."""
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class Front:
         self._access = Access(settings, metrics.rejections.labels("rate_limit").inc)
         self._max_body_bytes = settings.max_body_bytes
         self._metrics = metrics
-        self._counted: dict[tuple[str, int], tuple[CounterTally, HistogramTally]] = {}
+        self._counted: dict[tuple[str, int], tuple[CounterTally, HistogramTally | None]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -99,13 +100,16 @@ class Front:
         counted = self._counted.get((endpoint, status))
         if counted is None:  # looking them up by their labels takes longer than counting
             metrics, tallies = self._metrics, self._metrics.tallies
+            timed = status < 400
             counted = (
                 tallies.counter(metrics.http_requests.labels(endpoint, str(status))),
-                tallies.histogram(metrics.http_seconds.labels(endpoint)),
+                tallies.histogram(metrics.http_seconds.labels(endpoint)) if timed else None,
             )
             self._counted[endpoint, status] = counted
-        counted[0].inc()
-        counted[1].observe(seconds)
+        number, times = counted
+        number.inc()
+        if times is not None:
+            times.observe(seconds)
 
 
 class KnownPaths:

@@ -55,12 +55,15 @@ class Metrics:
         ) -> Histogram:
             return Histogram(f"crisp_{name}", help, labels, registry=registry, buckets=buckets)
 
-        # HTTP. `endpoint` is the path of one of ours, or "other"; `status` as in 200.
+        # HTTP. `endpoint` is the path of one of ours, or "other"; `status` as in 200. Answers of
+        # 400 and above are counted and not timed: refusals would pull every percentile down.
         self.http_requests = counter(
             "http_requests_total", "Requests that were answered.", "endpoint", "status"
         )
         self.http_seconds = histogram(
-            "http_request_seconds", "From a request's headers to its last byte.", "endpoint"
+            "http_request_seconds",
+            "From a request's headers to the last byte of its answer, where that is no error.",
+            "endpoint",
         )
 
         # Requests for predictions: one of /compare counts for each variant. `outcome`: OUTCOMES.

@@ -1,4 +1,4 @@
-"""Who is let in: keys, rates, and the order of the guards, without a server and with one."""
+"""Who is let in: keys, and the order of the guards, without a server and with one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from running_server import crisp, free_port, running
 from starlette.applications import Starlette
@@ -20,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from service import keys
-from service.access import TokenBucket, listening, warn_if_open
+from service.access import listening, warn_if_open
 from service.front import guarded
 from service.metrics import Metrics
 from service.settings import Settings
@@ -117,47 +115,6 @@ def test_only_an_admin_key_loads_models(file: Path) -> None:
     assert closed.ask("POST", "/models/reload").status_code == 401
     assert code(closed.ask("POST", "/models/reload", shop)) == "admin_only"
     assert closed.ask("POST", "/models/reload", ops).json() == {"key": "ops"}
-
-
-def test_a_key_that_asks_too_often_is_told_when_to_come_back(file: Path) -> None:
-    shop, bank = keys.add(file, "shop"), keys.add(file, "bank")
-    closed = Guarded(Settings(keys=file, rate_limit=0.01, rate_burst=3))
-    answers = [closed.ask("POST", "/predict", shop) for _ in range(5)]
-    assert [a.status_code for a in answers] == [200, 200, 200, 429, 429]
-    assert code(answers[3]) == "rate_limited"
-    assert 90 < int(answers[3].headers["retry-after"]) <= 100
-    assert closed.ask("POST", "/predict", bank).status_code == 200  # nobody pays for others
-    assert closed.ask("GET", "/livez").status_code == 200
-    assert closed.metrics.rejections.labels("rate_limit")._value.get() == 2
-
-
-@given(
-    st.floats(0.1, 1000),
-    st.integers(1, 50),
-    st.lists(st.floats(0, 10), min_size=1, max_size=200),
-)
-def test_a_bucket_never_gives_more_than_its_rate_and_its_burst(
-    rate: float, burst: int, pauses: list[float]
-) -> None:
-    now, taken = 0.0, 0
-    bucket = TokenBucket(rate, burst, lambda: now)
-    for pause in pauses:
-        now += pause
-        wait = bucket.take()
-        taken += not wait
-        assert taken <= burst + rate * now + 1e-6
-
-
-@given(st.floats(0.1, 1000), st.integers(1, 50))
-def test_a_bucket_says_truly_when_there_is_one_more(rate: float, burst: int) -> None:
-    now = 0.0
-    bucket = TokenBucket(rate, burst, lambda: now)
-    assert [bucket.take() for _ in range(burst)] == [0] * burst
-    wait = bucket.take()
-    now = wait * 0.99
-    assert bucket.take() > 0
-    now = wait * 1.001
-    assert bucket.take() == 0
 
 
 def test_every_answer_has_security_headers_and_a_request_id() -> None:

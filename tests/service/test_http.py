@@ -255,15 +255,6 @@ def test_simultaneous_requests_get_their_own_answers(client: httpx.Client) -> No
             assert scores == pytest.approx(alone[text], abs=1e-6)
 
 
-def test_probes_answer_while_a_model_runs(client: httpx.Client) -> None:
-    body = {"texts": ["film " * 4000] * 50}
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        running = pool.submit(client.post, "/predict", json=body)
-        while not running.done():
-            assert client.get("/readyz").status_code == 200
-        assert running.result().status_code == 200
-
-
 def test_a_client_that_goes_away_does_no_harm(server: Server, client: httpx.Client) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     for sent in (b"POST /predict HTTP/1.1\r\n", b"POST /predict HTTP/1.1\r\nHost: x\r\n"

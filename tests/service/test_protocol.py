@@ -152,7 +152,7 @@ def test_headers_are_bounded_however_they_come(port: int, size: int, parts: int,
     answer = exchange(port, *(request[i : i + step] for i in range(0, len(request), step)))
     if size <= 1000:
         assert answer.startswith(b"HTTP/1.1 200 OK")
-    elif answer:  # an answer may be lost where a client goes on sending
+    elif answer or size == MAX_HEADERS + 1:  # it may be lost where a client goes on sending
         assert error_of(answer, 431)["code"] == "headers_too_large"
 
 
