@@ -121,12 +121,18 @@ def disagreement(
     the first `calibration` texts, and of the rest, where there is any.
 
     Raises ParityError where the first share exceeds DISAGREEMENT; one text may always differ, since
-    fewer than a hundred cannot show a percent.
+    fewer than a hundred cannot show a percent. And where a logit of any text is not finite.
     """
+    broken = int((~np.isfinite(found)).any(axis=1).sum())
+    if broken:  # what argmax makes of NaN may well be the right label
+        raise ParityError(
+            f"{precision} gives {broken} of {len(found)} texts logits that are not finite; nothing "
+            "was written: export with --precision fp32"
+        )
     differ = fp32.argmax(axis=1) != found.argmax(axis=1)
     share = float(differ[:calibration].mean())
     allowed = max(1, int(DISAGREEMENT * calibration))
-    if int(differ[:calibration].sum()) > allowed or not np.isfinite(found).all():
+    if int(differ[:calibration].sum()) > allowed:
         raise ParityError(
             f"{precision} and fp32 disagree on {share:.2%} of {calibration} calibration texts "
             f"(allowed: {DISAGREEMENT:.0%}); nothing was written: export with --precision fp32"

@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,9 @@ def read_examples(
 ) -> LabelledTexts:
     """Reads a file by its ending, or else the split of a hub data set through `datasets`.
 
-    Labels are names (of `label_names`, where given) or indices. Without `label_names`, 0 and 1
-    mean negative and positive, and any other names are taken in sorted order.
+    Labels are names (of `label_names`, where given), in any case, or indices, where no name is a
+    number. Without `label_names`, 0 and 1 mean negative and positive,
+    and any other names are taken in sorted order.
 
     Raises DataError where the file is missing, empty, not UTF-8, lacks a column, or a row has an
     empty text or an unknown label; the message names the row.
@@ -84,15 +85,14 @@ def read_examples(
     labels = _column(rows[0], label_column, LABEL_COLUMNS, name, "--label-column")
     raw = [(_text(row.get(texts), name, i), _label(row.get(labels))) for i, row in enumerate(rows)]
     names = tuple(label_names) if label_names else _infer_label_names([label for _, label in raw])
-    index = {text.lower(): i for i, text in enumerate(names)} | {
-        str(i): i for i in range(len(names))
-    }
+    index_of = _label_reader(names)
     examples = []
     for i, (text, label) in enumerate(raw):
-        if label.lower() not in index:
+        index = index_of(label)
+        if index is None:
             known = ", ".join(names)
             raise DataError(f"{name}, row {i + 1}: unknown label {label!r}; known: {known}")
-        examples.append(Example(text, index[label.lower()]))
+        examples.append(Example(text, index))
     return LabelledTexts(name, tuple(examples), names, digest)
 
 
@@ -225,6 +225,17 @@ def _label(value: object) -> str:
     return str(value).strip()
 
 
+def _label_reader(names: Sequence[str]) -> Callable[[str], int | None]:
+    """Says which of `names` a label is, or None.
+
+    Beside names that are numbers (-1, 0, 1) a number is a name, never an index.
+    """
+    index = {name.lower(): i for i, name in enumerate(names)}
+    if not any(re.fullmatch(r"[+-]?\d*\.?\d+(e[+-]?\d+)?", name) for name in names):
+        index = {str(i): i for i in range(len(names))} | index
+    return lambda label: index.get(label.lower())
+
+
 def _infer_label_names(labels: Sequence[str]) -> tuple[str, ...]:
     found = set(labels)
     if found <= {"0", "1"} or {label.lower() for label in found} <= set(SENTIMENTS):
@@ -234,4 +245,10 @@ def _infer_label_names(labels: Sequence[str]) -> tuple[str, ...]:
         raise DataError(f"row {labels.index(missing.pop()) + 1} has no label")
     if all(label.isdecimal() for label in found):
         return tuple(str(i) for i in range(max(map(int, found)) + 1))
-    return tuple(sorted(found))
+    names = sorted(found)
+    spelled = {name.lower(): name for name in names}
+    if len(spelled) < len(names):
+        one = next(name for name in names if spelled[name.lower()] != name)
+        other = spelled[one.lower()]
+        raise DataError(f"labels {one!r} and {other!r} differ in case only: write them alike")
+    return tuple(names)

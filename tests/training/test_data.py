@@ -145,6 +145,82 @@ def test_labels_by_name_follow_the_models_order(tmp_path: Path) -> None:
         read_examples(file, label_names=("spam", "ham"))
 
 
+def labelled(file: Path, *labels: object) -> Path:
+    rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)]
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    return file
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("-1", "0", "1"),
+        (-1, 0, 1),
+        (-1, 1),
+        (0, 0.5, 1),
+        (-2, -1, 0, 1, 2),
+        ("1", "neutral", "0"),
+    ],
+)
+def test_labels_that_are_told_apart_stay_apart(tmp_path: Path, labels: tuple[object, ...]) -> None:
+    texts = read_examples(labelled(tmp_path / "rows.jsonl", *labels))
+    assert [texts.label_names[e.label] for e in texts.examples] == [str(each) for each in labels]
+    assert texts.label_names == tuple(sorted(map(str, labels)))
+    # As a held-out file is read: by the names of the training file, whichever of them it has.
+    for label in labels:
+        (alone,) = read_examples(
+            labelled(tmp_path / "one.jsonl", label), label_names=texts.label_names
+        ).examples
+        assert texts.label_names[alone.label] == str(label)
+
+
+any_label = st.text("-01.2aAbBß ", min_size=1, max_size=3).map(str.strip).filter(bool)
+
+
+@given(st.lists(any_label, min_size=1, max_size=8))
+def test_any_label_reads_back_as_itself_or_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, labels: list[str]
+) -> None:
+    file = labelled(tmp_path_factory.mktemp("labels") / "rows.jsonl", *labels)
+    if all(each.isdecimal() for each in labels) and any(each != str(int(each)) for each in labels):
+        # Beside 0, 1, 2, ... a label such as 01 is none of them.
+        with pytest.raises(DataError, match="unknown label '0"):
+            read_examples(file)
+        return
+    if len({each.lower() for each in labels}) < len(set(labels)):
+        with pytest.raises(DataError, match="differ in case only: write them alike"):
+            read_examples(file)
+        return
+    texts = read_examples(file)
+    found = [texts.label_names[e.label] for e in texts.examples]
+    binary = {"0": "negative", "1": "positive"}
+    assert found == ([binary[each] for each in labels] if set(labels) <= {*binary} else labels)
+
+
+def test_indices_are_read_where_no_name_is_a_number(tmp_path: Path) -> None:
+    file = labelled(tmp_path / "rows.jsonl", 2, "0", 1.0, True, "HAM")
+    texts = read_examples(file, label_names=("ham", "spam", "2 stars"))
+    assert [e.label for e in texts.examples] == [2, 0, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("names", "written", "known"),
+    [
+        (("-1", "0", "1"), "2", "-1, 0, 1"),  # the third of them, or one that is not known?
+        (("-1", "1"), "0", "-1, 1"),
+        (("0.5", "1.5"), "1", "0.5, 1.5"),
+        ((".5", "a"), "1", ".5, a"),
+        (("1e-05", "2e-05"), "1", "1e-05, 2e-05"),
+    ],
+)
+def test_a_label_of_two_meanings_is_refused(
+    tmp_path: Path, names: tuple[str, ...], written: str, known: str
+) -> None:
+    file = labelled(tmp_path / "rows.jsonl", names[0], written)
+    with pytest.raises(DataError, match=f"row 2: unknown label '{written}'; known: {known}$"):
+        read_examples(file, label_names=names)
+
+
 def test_one_class_alone_is_refused(tmp_path: Path) -> None:
     texts = read_examples(write(tmp_path / "rows.tsv", [("fine", 1), ("good", 1)]))
     with pytest.raises(DataError, match="every row is labelled 'positive'"):

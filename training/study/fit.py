@@ -31,7 +31,7 @@ from training.study.tasks.task import Examples
 _EVALUATION_ROWS = 20_000  # tokens of one model at once when nothing is learned
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)  # five numbers that would pass for each other
 class Optimisation:
     """SGD without momentum, as the paper has it."""
 

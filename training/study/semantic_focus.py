@@ -125,7 +125,11 @@ def _train(
     state = fit.load(file) if file.is_file() else fit.start(settings.size, settings.seeds)
     state = state.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     optimisation = fit.Optimisation(
-        settings.learning_rate, settings.decay, settings.batch, settings.clip, settings.dropout
+        learning_rate=settings.learning_rate,
+        decay=settings.decay,
+        batch=settings.batch,
+        clip=settings.clip,
+        dropout=settings.dropout,
     )
     progress, saved = Progress(folder), time.monotonic()
     while len(state.curves) < settings.epochs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +85,55 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(split: Split, tmp_path: Pat
     assert [asdict(epoch) for epoch in resumed.curves] == [asdict(epoch) for epoch in whole.curves]
     for name, tensor in whole.parameters.items():
         assert torch.equal(tensor, resumed.parameters[name])
+
+
+def test_each_epoch_has_a_rate_an_order_and_a_dropout_of_its_own(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that follow from (seed, epoch): saved runs of earlier versions go on by them."""
+    seeds, epochs = (2, 3), range(3)
+    asked = fit.Optimisation(learning_rate=0.3, decay=0.5, batch=60, clip=0.7, dropout=0.2)
+    read: list[torch.Tensor] = []
+    dropping: list[list[int]] = []
+    steps: list[tuple[float, float]] = []
+    batch_pass, descend = fit.batch_pass, fit._descend
+
+    def watched_pass(parameters: Any, batch: Any, *args: Any, **others: Any) -> Any:
+        if others.get("gradients") is None:
+            assert others.get("drop") is None  # held-out texts are read without
+        else:
+            read.append(batch[0])
+            assert others["drop"].rate == 0.2
+            dropping.append([each.initial_seed() for each in others["drop"].generators])
+        return batch_pass(parameters, batch, *args, **others)
+
+    def watched_step(parameters: Any, gradients: Any, rate: float, clip: float) -> None:
+        steps.append((rate, clip))
+        descend(parameters, gradients, rate, clip)
+
+    monkeypatch.setattr(fit, "batch_pass", watched_pass)
+    monkeypatch.setattr(fit, "_descend", watched_step)
+    state = fit.start(SIZE, seeds)
+    for _ in epochs:
+        fit.train_epoch(state, split.train, split.held_out, SIZE, TOPK, asked)
+    # 120 examples are two batches of 60.
+    assert steps == [(pytest.approx(0.3 * 0.5**e), 0.7) for e in epochs for _ in range(2)]
+
+    def drawn(seed: int, epoch: int, purpose: int) -> int:
+        return int(np.random.SeedSequence((seed, epoch, purpose)).generate_state(1)[0])
+
+    assert dropping == [[drawn(s, e, 1) for s in seeds] for e in epochs for _ in range(2)]
+    tokens = torch.from_numpy(split.train.tokens)
+    for epoch in epochs:
+        found = torch.cat(read[2 * epoch : 2 * epoch + 2], dim=1)
+        for model, seed in enumerate(seeds):
+            random = torch.Generator().manual_seed(drawn(seed, epoch, 0))
+            assert torch.equal(found[model], tokens[torch.randperm(120, generator=random)])
+
+
+def test_the_numbers_of_an_optimisation_have_to_be_named() -> None:
+    with pytest.raises(TypeError):
+        fit.Optimisation(0.1, 0.9995)  # type: ignore[misc]
 
 
 def test_each_models_gradient_is_clipped_by_its_own_norm() -> None:

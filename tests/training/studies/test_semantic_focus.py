@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from training.pattern import AttentionPattern
+from training.study import fit
+from training.study.encoder import EncoderSize
 from training.study.errors import StudyError
 from training.study.focus_pictures import _style, draw
 from training.study.focus_report import (
@@ -60,6 +62,32 @@ def test_every_task_runs(task: str, tmp_path: Path) -> None:
         assert 0 < seed["rows"] <= 40 * settings.length
     assert len(found["landscape"]["slopes"]) == 2
     assert settings_of([found])
+
+
+def test_a_run_is_trained_as_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"learning_rate": 0.3, "decay": 0.9, "batch": 8, "clip": 0.6, "dropout": 0.2}
+    seen: list[tuple[EncoderSize, AttentionPattern, fit.Optimisation]] = []
+    train_epoch = fit.train_epoch
+
+    def watched(
+        state: fit.FitState,
+        train: Any,
+        held_out: Any,
+        size: EncoderSize,
+        pattern: AttentionPattern,
+        optimisation: fit.Optimisation,
+        *others: Any,
+    ) -> None:
+        assert (state.seeds, len(train), len(held_out)) == ((4, 5), 40, 10)
+        seen.append((size, pattern, optimisation))
+        train_epoch(state, train, held_out, size, pattern, optimisation, *others)
+
+    monkeypatch.setattr(fit, "train_epoch", watched)
+    carry_out(tmp_path, "even-pairs", "band-5-1", epochs=2, blocks=3, seeds=(4, 5), **asked)
+    size = EncoderSize(symbols=2, classes=2, blocks=3)
+    assert seen == [(size, mechanism("band-5-1"), fit.Optimisation(**asked))] * 2  # type: ignore[arg-type]
 
 
 def test_every_mechanism_runs_and_is_reported(tmp_path: Path) -> None:

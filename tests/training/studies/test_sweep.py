@@ -13,15 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from training.config import TrainingSettings
 from training.data import read_examples
 from training.errors import TrainingError
 from training.pattern import AttentionPattern
+from training.study import crisp_attention
 from training.study.crisp_attention import (
     DENSE,
     STUDY,
     TuningSettings,
     _subset,
     band_of_density,
+    execute,
     label,
     sparse_patterns,
 )
@@ -145,6 +148,48 @@ def test_options_take_several_values() -> None:
         shown = CliRunner().invoke(app, words.split())
         assert json.loads(shown.stdout) == [[0, 0.5, 2], "x", True]
     assert CliRunner().invoke(app, ["--name", "x", "y"]).exit_code == 2
+
+
+class _Asked(Exception):
+    """Ends a run where its training would begin."""
+
+
+def test_all_that_is_asked_of_a_run_reaches_its_training(
+    train_tsv: Path, dev_tsv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[TrainingSettings, Path]] = []
+
+    def stop(settings: TrainingSettings, out: Path, **others: Any) -> None:
+        assert others.keys() == {"callbacks"}
+        seen.append((settings, out))
+        raise _Asked
+
+    monkeypatch.setattr(crisp_attention, "finetune", stop)
+    shared: dict[str, Any] = {
+        "dev": (str(dev_tsv), str(train_tsv)),
+        "seed": 7,
+        "attention": AttentionPattern("topk", density=0.3),
+        "base": "some/base",
+        "epochs": 5,
+        "learning_rate": 3e-4,
+        "batch_size": 9,
+        "max_tokens": 17,
+        "attention_dropout": 0.25,
+        "phase_in": 0.4,
+    }
+    settings = TuningSettings(data=str(train_tsv), fraction=0.25, **shared)
+    # Nothing would be missed for being what it is anyway.
+    for each in (TuningSettings("data", ("dev",), seed=0), TrainingSettings(("data",))):
+        for name, value in shared.items():
+            assert getattr(each, name) != value, name
+    run = settings.run()
+    run.prepare(tmp_path)
+    folder = run.folder(tmp_path)
+    with pytest.raises(_Asked):
+        execute(folder, json.loads(json.dumps(run.settings)))
+    texts = folder / "train.jsonl"
+    assert seen == [(TrainingSettings(data=(str(texts),), **shared), folder / "run")]
+    assert read_examples(texts).examples == _subset(settings).examples
 
 
 @pytest.mark.slow
