@@ -141,7 +141,8 @@ def _checked(path: Path, found: str) -> OpLibrary:
     stat = path.stat()
     problem = load_problem(path, stat.st_mtime_ns, stat.st_size)
     if problem is None and not hasattr(ctypes.PyDLL(str(path)), "CrispShare"):
-        problem = "it is of an older version"  # share.py tells it how many threads
+        # share.py tells it how many threads. export/gpu.py finds the one for GPUs by itself.
+        problem = "it is of an older version, or not the library for CPUs"
     if problem:
         return OpLibrary(
             None,

@@ -4,7 +4,8 @@
 `export/ops/rows.h` says what they compute, `export/ops/ort_rows.cc` in which order their inputs
 come. Weights and tables are float, or int8 with a scale for each output column (table: row); with
 int8 weights the rows of x are quantised as they arrive, to [0, 127], with a scale and a zero point
-for each. All products of the body are exact, so it computes the integers that the kernel computes.
+for each. The sums of the quantised rows are exact, in the body as in the kernel; what each rounds
+before and after them may differ, as `rows.h` says.
 
     model.functions.extend(row_functions("int8", opset=20))
 """
@@ -24,6 +25,7 @@ POST_ATTENTION, POST_ATTENTION_QKV = "PostAttention", "PostAttentionQkv"
 
 ACTIVATION_LEVELS = 127  # quantised rows lie in [0, 127]
 WEIGHT_LEVELS = 64  # and weights in [-64, 64]: four products fit into 16 bits, see rows.h
+SMALLEST_STEP = 1e-37  # between levels; what would need smaller ones is zero, see row_kernel.h
 
 # The linears of a node: the indices of their weight, scale and bias among its inputs.
 LINEARS = {
@@ -103,8 +105,8 @@ def _linear(
     highest = body.add(f"{name}.highest", "Max", highest, none)
     span = body.add(f"{name}.span", "Sub", highest, lowest)
     step = body.add(f"{name}.step", "Div", span, most)
-    usable = body.add(f"{name}.usable", "Greater", step, none)
-    step = body.add(f"{name}.row_scale", "Where", usable, step, one)
+    usable = body.add(f"{name}.usable", "Greater", step, body.constant(SMALLEST_STEP))
+    step = body.add(f"{name}.step_or_one", "Where", usable, step, one)
     inverse = body.add(f"{name}.inverse", "Reciprocal", step)
     offset = body.add(f"{name}.offset", "Mul", lowest, inverse)
     offset = body.add(f"{name}.offset_whole", "Round", offset)
@@ -119,7 +121,11 @@ def _linear(
     sums = body.add(f"{name}.weight_sum", "ReduceSum", weights, body.constant([0]), keepdims=1)
     correction = body.add(f"{name}.correction", "Mul", offset, sums)
     dots = body.add(f"{name}.corrected", "Add", dots, correction)
-    scaled = body.add(f"{name}.row_scaled", "Mul", dots, step)
+    # 0, or NaN: the lowest and the highest of a row may be found without looking at a NaN in it.
+    zeros = body.add(f"{name}.zeros", "Mul", x, none)
+    finite = body.add(f"{name}.nan_or_zero", "ReduceSum", zeros, last, keepdims=1)
+    row_scale = body.add(f"{name}.row_scale", "Add", step, finite)
+    scaled = body.add(f"{name}.row_scaled", "Mul", dots, row_scale)
     scaled = body.add(f"{name}.scaled", "Mul", scaled, scale)
     return body.add(output, "Add", scaled, bias)
 

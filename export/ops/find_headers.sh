@@ -67,6 +67,8 @@ if ! { apt-get download "$package" >>"$log" 2>&1 || next_release || fetch; }; th
     echo "apt could not get $package: $(tail -n 1 "$log" 2>/dev/null); $advice" >&2
     exit 1
 fi
-dpkg-deb -x "$package"_*.deb unpacked
+# Under another name until it is whole: an interrupted run must not leave half of it to be found.
+dpkg-deb -x "$package"_*.deb unpacked.tmp
+mv unpacked.tmp unpacked
 rm -rf lists cache "$package"_*.deb
 folder_in "$work/unpacked/usr/include"

@@ -20,13 +20,14 @@
 
 #include "kernel_blocks.h"
 #include "kernel_floats.h"
+#include "kernel_isa.h"
 #include "kernel_pack.h"
 #include "kernel_panels.h"
 #include "kernel_tile.h"
 #include "kernel_vectors.h"
-#if defined(__AMX_BF16__)
+#if defined(CRISP_AMX_BF16)
 #include "kernel_bf16_amx.h"
-#elif defined(__AVX512BF16__)
+#elif defined(CRISP_BF16)
 #include "kernel_bf16_vectors.h"
 #endif
 
@@ -34,7 +35,7 @@ namespace crisp {
 namespace CRISP_ISA {
 namespace {
 
-#if defined(__AMX_BF16__)
+#if defined(CRISP_AMX_BF16)
 constexpr int64_t kMostRows = kTileHeight;
 #else
 constexpr int64_t kMostRows = kTileRows;
@@ -91,12 +92,12 @@ int64_t tile_rows(const QueryRows& rows, bool chooses, int64_t size, int64_t row
 }
 
 // Packs one sequence and head for the kernel that it goes by: that of bfloat16, where the operands
-// allow it and all values are finite (0 x inf would be NaN), or that of floats.
+// allow it and all values are finite in it (0 x inf would be NaN), or that of floats.
 void pack(const Operands& operands, const float* keys, const QueryRows& rows, Workspace& work) {
   const int64_t head_size = operands.head_size;
   const int64_t hidden = operands.num_heads * head_size;
   const float* values = keys + hidden;
-#if defined(__AVX512BF16__)
+#if defined(CRISP_BF16)
   work.bf16 = operands.bf16 && has_tiles(head_size) &&
               pack_values_bf16(values, 3 * hidden, rows.length, head_size,
                                reinterpret_cast<uint16_t*>(work.packed.values));
@@ -162,12 +163,12 @@ void attend_rows(const Operands& operands, const Chunk& chunk, const QueryRows& 
                        work.scores,
                        work.row_scores,
                        work.sums};
-#if defined(__AMX_BF16__)
+#if defined(CRISP_AMX_BF16)
     if (work.bf16) {
       attend_tile_bf16(tile, count);
       continue;
     }
-#elif defined(__AVX512BF16__)
+#elif defined(CRISP_BF16)
     if (work.bf16) {
       attend_tile<PairProducts>(tile, count);
       continue;

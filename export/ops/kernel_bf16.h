@@ -64,8 +64,14 @@ void pack_keys_bf16(const float* from, int64_t stride, int64_t rows, int64_t hea
   }
 }
 
+// Where a pair has a bfloat16 that is not finite: the exponent's bits are all set.
+Ints not_finite(Ints pairs) {
+  constexpr int32_t kExponent = 0x7F80;
+  return ((pairs & kExponent) == kExponent) | ((pairs >> 16 & kExponent) == kExponent);
+}
+
 // Values the same way into tiles [rows / 32][head_size / 16][16 pairs of keys][16 columns][2].
-// Returns whether all are finite.
+// Returns whether all are finite, as rounded: the largest floats become infinite.
 bool pack_values_bf16(const float* from, int64_t stride, int64_t rows, int64_t head_size,
                       uint16_t* to) {
   Ints strange = {};
@@ -80,8 +86,8 @@ bool pack_values_bf16(const float* from, int64_t stride, int64_t rows, int64_t h
       for (int64_t d = 0; d < head_size; d += kLanes) {
         const Floats lower = row < rows ? load(low + d) : Floats{};
         const Floats upper = row + 1 < rows ? load(low + stride + d) : Floats{};
-        strange |= (lower - lower != 0.0f) | (upper - upper != 0.0f);
         const Ints pairs = pairs_of(lower, upper);
+        strange |= not_finite(pairs);
         uint16_t* const at = to + first * head_size + d / kLanes * kTileSize + key * kLanes;
         __builtin_memcpy(at, &pairs, sizeof(pairs));
       }

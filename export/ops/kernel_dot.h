@@ -12,7 +12,9 @@
 #include <immintrin.h>
 #endif
 
+#include "kernel_isa.h"
 #include "kernel_vectors.h"
+#include "row_kernel.h"
 
 namespace crisp {
 namespace CRISP_ISA {
@@ -21,7 +23,7 @@ namespace {
 constexpr int64_t kVectorBytes = CRISP_VECTOR_BYTES;
 
 // Whether the number of products that are added up in 16 bits makes a difference.
-#if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+#if defined(CRISP_PAIRS)
 constexpr bool kHasDepth = true;
 #else
 constexpr bool kHasDepth = false;
@@ -40,7 +42,7 @@ Bytes four_bytes(const uint8_t* from) {
   return reinterpret_cast<Bytes>(four - Ints{});
 }
 
-#if defined(__AVX2__)
+#if defined(CRISP_PAIRS)
 // As vectors of 16 bits: the sums of two products each; sums; and in 32 bits, sums of two.
 Bytes multiply_pairs(Bytes inputs, Bytes weights) {
 #if CRISP_VECTOR_BYTES == 64
@@ -68,19 +70,19 @@ Ints sum_of_pairs(Bytes pairs) {
 // in kStep / 4 vectors that are `stride` bytes apart. kDeep: the sums of all fit into 16 bits.
 template <bool kDeep>
 Ints add_dots(Ints sum, const uint8_t* inputs, const int8_t* weights, int64_t stride) {
-#if defined(__AVX512VNNI__) && CRISP_VECTOR_BYTES == 64
+#if defined(CRISP_VNNI) && CRISP_VECTOR_BYTES == 64
 #pragma GCC unroll 4
   for (int i = 0; i < kStep / 4; ++i) {
     sum = (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)four_bytes(inputs + 4 * i),
                                     (__m512i)load_bytes(weights + i * stride));
   }
-#elif defined(__AVXVNNI__) && CRISP_VECTOR_BYTES == 32
+#elif defined(CRISP_VNNI)
 #pragma GCC unroll 4
   for (int i = 0; i < kStep / 4; ++i) {
     sum = (Ints)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)four_bytes(inputs + 4 * i),
                                         (__m256i)load_bytes(weights + i * stride));
   }
-#elif defined(__AVX2__) && CRISP_VECTOR_BYTES >= 32
+#elif defined(CRISP_PAIRS)
   constexpr int kTerms = kDeep ? kStep / 4 : 2;  // of two products in each lane of 16 bits
 #pragma GCC unroll 2
   for (int first = 0; first < kStep / 4; first += kTerms) {
@@ -111,40 +113,6 @@ Ints load_ints(const int32_t* from) {
   Ints value;
   __builtin_memcpy(&value, from, sizeof(value));
   return value;
-}
-
-// Nearest integers, ties to even; |x| below 2^22. Anything for NaN.
-Ints nearest(Floats x) {
-  constexpr float kShifter = 0x1.8p+23f;  // adding it leaves the integer in the low bits
-  return reinterpret_cast<Ints>(x + kShifter) - reinterpret_cast<Ints>(all(kShifter));
-}
-
-int32_t nearest(float x) {
-  constexpr float kShifter = 0x1.8p+23f;
-  const float shifted = x + kShifter;
-  int32_t bits;
-  __builtin_memcpy(&bits, &shifted, sizeof(bits));
-  return bits - 0x4B400000;
-}
-
-Ints at_most(Ints value, int32_t highest) {
-  const Ints limit = highest - Ints{};
-  return value < limit ? value : limit;
-}
-
-// The low byte of each lane.
-void store_bytes(uint8_t* to, Ints value) {
-#if defined(__AVX2__) && CRISP_VECTOR_BYTES == 32
-  const __m256i low_bytes = _mm256_set1_epi32(0x0C080400);
-  const __m256i bytes = _mm256_shuffle_epi8((__m256i)value, low_bytes);
-  const __m128i joined =
-      _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), joined);
-#else
-  using Narrow = uint8_t __attribute__((vector_size(CRISP_VECTOR_BYTES / 4)));
-  const Narrow narrow = __builtin_convertvector(value, Narrow);
-  __builtin_memcpy(to, &narrow, sizeof(narrow));
-#endif
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 namespace crisp {
 
 inline Pattern pattern_of(const Ort::ConstKernelInfo& info) {
-  const std::string name = info.GetAttribute<std::string>("pattern");
+  const std::string name = text_attribute(info, "pattern", "");
   Pattern pattern;
   if (name == "dense") {
     pattern.kind = PatternKind::kDense;

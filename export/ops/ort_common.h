@@ -7,7 +7,6 @@
 #include <onnxruntime_cxx_api.h>
 #undef ORT_API_MANUAL_INIT
 
-#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <exception>
@@ -17,6 +16,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "processors.h"
+#include "share.h"
 #include "sparse_attention.h"
 
 namespace crisp {
@@ -47,11 +48,14 @@ OrtStatusPtr status_of(const char* name, Body body) noexcept {
 }
 
 // A kernel as ONNX Runtime calls it; `Kernel` has a static kName, a constructor from the node's
-// information, and `void compute(const Ort::KernelContext&) const`.
+// information (and what else its operator gives it), and `void compute(const Ort::KernelContext&)
+// const`.
 template <typename Kernel>
 class Guarded {
  public:
-  explicit Guarded(const OrtKernelInfo* info) : kernel_(Ort::ConstKernelInfo(info)) {}
+  template <typename... More>
+  explicit Guarded(const OrtKernelInfo* info, const More&... more)
+      : kernel_(Ort::ConstKernelInfo(info), more...) {}
   OrtStatusPtr ComputeV2(OrtKernelContext* handle) noexcept {
     return status_of(Kernel::kName, [&] { kernel_.compute(Ort::KernelContext(handle)); });
   }
@@ -96,17 +100,38 @@ OrtStatus* register_operators(OrtSessionOptions* options, const OrtApiBase* base
   });
 }
 
+// Whether the node has the attribute, of whatever type: ONNX Runtime has no such question, and
+// answers those for a value alike where the attribute is missing and where it is of another type.
+inline bool has_attribute(const Ort::ConstKernelInfo& info, const char* name) {
+  const OrtApi& api = Ort::GetApi();
+  int64_t whole = 0;
+  float real = 0;
+  size_t size = 0;
+  const auto is_ok = [](OrtStatus* status) { return Ort::Status(status).IsOK(); };
+  return is_ok(api.KernelInfoGetAttribute_int64(info, name, &whole)) ||
+         is_ok(api.KernelInfoGetAttribute_float(info, name, &real)) ||
+         is_ok(api.KernelInfoGetAttribute_string(info, name, nullptr, &size)) ||
+         is_ok(api.KernelInfoGetAttributeArray_int64(info, name, nullptr, &size)) ||
+         is_ok(api.KernelInfoGetAttributeArray_float(info, name, nullptr, &size));
+}
+
+// The value of an attribute, `otherwise` where the node has none of this name. Throws
+// std::invalid_argument where it is of another type.
 inline int64_t attribute(const Ort::ConstKernelInfo& info, const char* name, int64_t otherwise) {
   int64_t value = 0;
   Ort::Status status(Ort::GetApi().KernelInfoGetAttribute_int64(info, name, &value));
-  return status.IsOK() ? value : otherwise;
+  if (status.IsOK()) return value;
+  if (!has_attribute(info, name)) return otherwise;
+  throw std::invalid_argument("attribute " + std::string(name) + " must be an integer");
 }
 
 inline std::string text_attribute(const Ort::ConstKernelInfo& info, const char* name,
                                   const char* otherwise) {
   size_t size = 0;  // with the final 0
   Ort::Status status(Ort::GetApi().KernelInfoGetAttribute_string(info, name, nullptr, &size));
-  return status.IsOK() ? info.GetAttribute<std::string>(name) : otherwise;
+  if (status.IsOK()) return info.GetAttribute<std::string>(name);
+  if (!has_attribute(info, name)) return otherwise;
+  throw std::invalid_argument("attribute " + std::string(name) + " must be text");
 }
 
 using Shape = std::vector<int64_t>;
@@ -152,20 +177,25 @@ const T* elements_of(const char* name, const Ort::ConstValue& value) {
 // several runs under way look up in the library, sets it for the process.
 inline std::atomic<int32_t> share_of_a_run{0};
 
-// The threads of the session: as many batches as tasks, so that they take the next as they get
-// free; or as many as the share of a run, and none but the caller's where that is one.
+// The threads of the session, or as many of them as the share of a run: share.h.
 inline ParallelFor threads_of(const Ort::KernelContext& context) {
   return [&context](size_t tasks, const std::function<void(size_t)>& task) {
-    const auto share = static_cast<size_t>(share_of_a_run.load(std::memory_order_relaxed));
-    if (share == 1) {
+    const size_t batches = batches_of(share_of_a_run.load(std::memory_order_relaxed), tasks);
+    if (batches <= 1) {
       for (size_t i = 0; i < tasks; ++i) task(i);
       return;
     }
     context.ParallelFor(
         [](void* data, size_t i) { (*static_cast<const std::function<void(size_t)>*>(data))(i); },
-        tasks, share == 0 ? tasks : std::min(share, tasks),
-        const_cast<std::function<void(size_t)>*>(&task));
+        tasks, batches, const_cast<std::function<void(size_t)>*>(&task));
   };
+}
+
+// For how many threads an operator cuts its work. ONNX Runtime tells nobody how many its session
+// has: the processors, asked for once, are as many as any can use.
+inline int64_t threads_to_cut_for() {
+  static const int64_t most = processors();
+  return threads_to_cut_for(share_of_a_run.load(std::memory_order_relaxed), most);
 }
 
 // For shape inference, without which ONNX Runtime loses the ranks of outputs, and with them its

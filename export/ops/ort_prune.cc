@@ -7,23 +7,17 @@
 namespace crisp {
 namespace {
 
-constexpr const char* kName = "PruneTokens";
-
 class PruneTokensKernel {
  public:
-  explicit PruneTokensKernel(const OrtKernelInfo* handle) {
-    const Ort::ConstKernelInfo info(handle);
+  static constexpr const char* kName = "PruneTokens";
+
+  explicit PruneTokensKernel(const Ort::ConstKernelInfo& info) {
     rule_.keep_num = attribute(info, "keep_num", 0);
     rule_.keep_den = attribute(info, "keep_den", 0);
     rule_.floor = attribute(info, "floor", 0);
     check_prune_rule(rule_);
   }
 
-  OrtStatusPtr ComputeV2(OrtKernelContext* handle) noexcept {
-    return status_of(kName, [&] { compute(Ort::KernelContext(handle)); });
-  }
-
- private:
   void compute(const Ort::KernelContext& context) const {
     const Ort::ConstValue received = context.GetInput(0);
     const Ort::ConstValue offsets = context.GetInput(1);
@@ -46,23 +40,25 @@ class PruneTokensKernel {
               kept_offsets.GetTensorMutableData<int32_t>());
   }
 
+ private:
   PruneRule rule_;
 };
 
 OrtStatusPtr infer_shapes(const OrtCustomOp*, OrtShapeInferContext* context) noexcept {
-  return status_of(kName, [&] {
+  return status_of(PruneTokensKernel::kName, [&] {
     set_output_shape(context, 0, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, {{-1}, {""}});
     set_output_shape(context, 1, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32, input_shape(context, 1));
   });
 }
 
-struct PruneTokensOp : Ort::CustomOpBase<PruneTokensOp, PruneTokensKernel, /*WithStatus=*/true> {
+struct PruneTokensOp
+    : Ort::CustomOpBase<PruneTokensOp, Guarded<PruneTokensKernel>, /*WithStatus=*/true> {
   PruneTokensOp() { InferOutputShapeFn = infer_shapes; }
 
-  const char* GetName() const { return kName; }
+  const char* GetName() const { return PruneTokensKernel::kName; }
 
   OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
-    return status_of(kName, [&] { *kernel = new PruneTokensKernel(info); });
+    return status_of(GetName(), [&] { *kernel = new Guarded<PruneTokensKernel>(info); });
   }
 
   size_t GetInputTypeCount() const { return 3; }

@@ -107,7 +107,8 @@ class LinearKernel {
     const float* const elements = elements_of<float>("x", x);
     const int64_t rows = shape_of(x)[0];
     Ort::UnownedValue y = context.GetOutput(0, {rows, weights.outputs});
-    linear(kernel_, *layer_, elements, rows, y.GetTensorMutableData<float>(), threads_of(context));
+    linear(kernel_, *layer_, elements, rows, y.GetTensorMutableData<float>(), threads_of(context),
+           threads_to_cut_for());
   }
 
   static void infer(OrtShapeInferContext* context) {
@@ -155,7 +156,7 @@ class PostAttentionKernel {
     }
     post_attention(kernel_, weights_, elements_of<float>("context", attended),
                    elements_of<float>("hidden", hidden), rows, output.GetTensorMutableData<float>(),
-                   qkv, threads_of(context));
+                   qkv, threads_of(context), threads_to_cut_for());
   }
 
   static void infer(OrtShapeInferContext* context) {
@@ -209,7 +210,7 @@ class EmbedKernel {
     Ort::UnownedValue hidden =
         context.GetOutput(0, {tokens, static_cast<int64_t>(norm_.gamma.size())});
     embed(kernel_, words_, positions_, norm_, input_ids, cu_seqlens, count - 1,
-          hidden.GetTensorMutableData<float>(), threads_of(context));
+          hidden.GetTensorMutableData<float>(), threads_of(context), threads_to_cut_for());
   }
 
   static void infer(OrtShapeInferContext* context) {

@@ -9,18 +9,15 @@ namespace {
 
 class SparseAttentionKernel {
  public:
-  SparseAttentionKernel(const OrtKernelInfo* handle, bool bf16) : isa_(choose_isa()), bf16_(bf16) {
-    const Ort::ConstKernelInfo info(handle);
-    pattern_ = pattern_of(info);
-    queries_ = queries_of(info);
-    num_heads_ = num_heads_of(info);
-  }
+  static constexpr const char* kName = "SparseAttention";
 
-  OrtStatusPtr ComputeV2(OrtKernelContext* handle) noexcept {
-    return status_of("SparseAttention", [&] { compute(Ort::KernelContext(handle)); });
-  }
+  SparseAttentionKernel(const Ort::ConstKernelInfo& info, bool bf16)
+      : isa_(choose_isa()),
+        bf16_(bf16),
+        pattern_(pattern_of(info)),
+        queries_(queries_of(info)),
+        num_heads_(num_heads_of(info)) {}
 
- private:
   void compute(const Ort::KernelContext& context) const {
     const Ort::ConstValue qkv = context.GetInput(0);
     const Ort::ConstValue cu_seqlens = context.GetInput(1);
@@ -51,6 +48,7 @@ class SparseAttentionKernel {
     sparse_attention(operands, isa_, threads_of(context));
   }
 
+ private:
   Isa isa_;
   bool bf16_;
   Pattern pattern_;
@@ -59,17 +57,17 @@ class SparseAttentionKernel {
 };
 
 OrtStatusPtr infer_shapes(const OrtCustomOp*, OrtShapeInferContext* context) noexcept {
-  return status_of("SparseAttention", [&] { infer_attention(context); });
+  return status_of(SparseAttentionKernel::kName, [&] { infer_attention(context); });
 }
 
 struct SparseAttentionOp
-    : Ort::CustomOpBase<SparseAttentionOp, SparseAttentionKernel, /*WithStatus=*/true> {
+    : Ort::CustomOpBase<SparseAttentionOp, Guarded<SparseAttentionKernel>, /*WithStatus=*/true> {
   explicit SparseAttentionOp(bool bf16) : bf16_(bf16) { InferOutputShapeFn = infer_shapes; }
 
-  const char* GetName() const { return "SparseAttention"; }
+  const char* GetName() const { return SparseAttentionKernel::kName; }
 
   OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const {
-    return status_of("SparseAttention", [&] { *kernel = new SparseAttentionKernel(info, bf16_); });
+    return status_of(GetName(), [&] { *kernel = new Guarded<SparseAttentionKernel>(info, bf16_); });
   }
 
   size_t GetInputTypeCount() const { return 2; }

@@ -31,6 +31,10 @@ void check_pattern(const Pattern& pattern) {
     case PatternKind::kTopK:
       require(pattern.k >= 0, "attribute k must not be negative", pattern.k);
       if (pattern.k > 0) return;
+      if (pattern.density_num == 0 && pattern.density_den == 0) {
+        throw std::invalid_argument(
+            "without attribute k, density_num must lie in [1, density_den], got 0 and 0");
+      }
       // The bound keeps num * L within 64 bits for every possible length.
       require(pattern.density_den >= 1 && pattern.density_den <= INT32_MAX,
               "attribute density_den must lie in [1, 2147483647]", pattern.density_den);

@@ -15,8 +15,8 @@ enum class Queries { kAll, kFirst };
 
 struct Pattern {
   PatternKind kind = PatternKind::kDense;
-  int64_t density_num = 1;  // by density: k = max(1, ceil(num * L / den)) keys (top-k), or of
-  int64_t density_den = 1;  // N blocks max(1, ceil(num * N / den)) (blocktopk)
+  int64_t density_num = 0;  // by density: k = max(1, ceil(num * L / den)) keys (top-k), or of
+  int64_t density_den = 0;  // N blocks max(1, ceil(num * N / den)) (blocktopk)
   int64_t k = 0;            // by number, where positive: min(k, L) keys, or min(k, N) blocks
   int64_t window = 0;       // band: odd full width
   int64_t size = 0;         // block, blocktopk: consecutive tokens in one block
@@ -31,7 +31,7 @@ struct VisibleKeys {
   int64_t end;
 };
 
-// Throws std::invalid_argument, naming the attribute, where a number is out of range.
+// Throws std::invalid_argument, naming the attribute, where a number is missing or out of range.
 void check_pattern(const Pattern& pattern);
 
 // Keys visible to the query at position `query` of a sequence of `length` tokens; all of them where

@@ -14,6 +14,11 @@ void check_prune_rule(const PruneRule& rule) {
                                 std::to_string(rule.keep_num) + " / " +
                                 std::to_string(rule.keep_den));
   }
+  // The bound keeps keep_num * L within 64 bits for every possible length.
+  if (rule.keep_den > INT32_MAX) {
+    throw std::invalid_argument("keep_den must not exceed 2147483647, got " +
+                                std::to_string(rule.keep_den));
+  }
   if (rule.floor < 1) {
     throw std::invalid_argument("floor must be at least 1, since [CLS] stays, got " +
                                 std::to_string(rule.floor));

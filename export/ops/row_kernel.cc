@@ -11,9 +11,12 @@
 
 #include <stdint.h>
 
+#include "kernel.h"
 #include "kernel_dot.h"
+#include "kernel_isa.h"
+#include "kernel_quantise.h"
 #include "kernel_vectors.h"
-#if defined(__AMX_INT8__)
+#if defined(CRISP_AMX_INT8)
 #include "kernel_amx.h"
 #endif
 
@@ -25,16 +28,12 @@ constexpr int kRowTile = CRISP_ROW_TILE;
 constexpr int kVectors = 2;  // of outputs in a panel
 constexpr int64_t kColumns = kVectors * kLanes;
 constexpr int64_t kLine = 64;  // of the cache
-#if defined(__AMX_INT8__)
+#if defined(CRISP_AMX_INT8)
 constexpr int64_t kTaskRows = kBlockRows;  // products are quick, and reading the weights is not
 #else
 constexpr int64_t kTaskRows = kBlockRows / 2;
 #endif
 static_assert(kColumns <= kMaxColumns, "outputs are not padded enough");
-
-constexpr int64_t padded(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 // ---------------------------------------------------------------- element-wise
 
@@ -88,46 +87,6 @@ void norm_row(float* row, int64_t width, const NormWeights& norm) {
   for (int64_t i = whole; i < width; ++i) {
     row[i] = (row[i] - mean) * inverse * norm.gamma[i] + norm.beta[i];
   }
-}
-
-// Quantises one row: x ≈ (quantised - zero_point) · scale, with zero exact. Pads with zero_point,
-// which the zeros in the padding of the weights cancel.
-void quantise_row(const float* x, int64_t width, uint8_t* quantised, float* scale,
-                  float* zero_point) {
-  const int64_t whole = width / kLanes * kLanes;
-  Floats lowest_lanes = {};
-  Floats highest_lanes = {};
-  Floats finite = {};  // 0, or NaN: comparisons would lose a NaN
-  for (int64_t i = 0; i < whole; i += kLanes) {
-    const Floats value = load(x + i);
-    lowest_lanes = value < lowest_lanes ? value : lowest_lanes;
-    highest_lanes = value > highest_lanes ? value : highest_lanes;
-    finite += value * 0.0f;
-  }
-  float lowest = -maximum_of(-lowest_lanes);
-  float highest = maximum_of(highest_lanes);
-  float nan_or_zero = sum_of(finite);
-  for (int64_t i = whole; i < width; ++i) {
-    lowest = x[i] < lowest ? x[i] : lowest;
-    highest = x[i] > highest ? x[i] : highest;
-    nan_or_zero += x[i] * 0.0f;
-  }
-  const float step = (highest - lowest) / kActivationLevels;
-  const float usable = step > 0.0f ? step : 1.0f;
-  const bool is_finite = nan_or_zero == 0.0f;  // else the row comes out as NaN, whatever is here
-  const float inverse = is_finite ? 1.0f / usable : 0.0f;
-  const int32_t zero = is_finite ? nearest(-lowest * inverse) : 0;
-  for (int64_t i = 0; i < whole; i += kLanes) {
-    // Both may be rounded up, to 128 together.
-    store_bytes(quantised + i, at_most(nearest(load(x + i) * inverse) + zero, kActivationLevels));
-  }
-  for (int64_t i = whole; i < width; ++i) {
-    const int32_t value = nearest(x[i] * inverse) + zero;
-    quantised[i] = static_cast<uint8_t>(value < kActivationLevels ? value : kActivationLevels);
-  }
-  for (int64_t i = width; i < padded(width, kStep); ++i) quantised[i] = 0;
-  *scale = usable + nan_or_zero;
-  *zero_point = static_cast<float>(zero);
 }
 
 // ---------------------------------------------------------------- products
@@ -219,7 +178,7 @@ void multiply_floats(const Rows& rows, int64_t row, int64_t column, int64_t ahea
   finish_tile<kRows>(rows, row, column, dots);
 }
 
-#if defined(__AMX_INT8__)
+#if defined(CRISP_AMX_INT8)
 // Whether a layer goes by AMX: else by VNNI, with the same result.
 bool has_tiles(const Rows& rows) {
   return rows.layer.quantised && rows.quantised_stride % kTileBytes == 0;
@@ -273,7 +232,7 @@ void multiply_tile(int64_t count, const Rows& rows, int64_t row, int64_t column,
 void quantise(const LinearWeights& layer, const float* x, int64_t begin, int64_t end,
               const RowScratch& scratch) {
   if (!layer.quantised) return;
-  const int64_t stride = padded(layer.inputs, kStep);
+  const int64_t stride = round_up(layer.inputs, kStep);
   for (int64_t row = begin; row < end; ++row) {
     quantise_row(x + row * layer.inputs, layer.inputs, scratch.quantised + row * stride,
                  scratch.scale + row, scratch.zero_point + row);
@@ -283,8 +242,8 @@ void quantise(const LinearWeights& layer, const float* x, int64_t begin, int64_t
 void multiply(const LinearWeights& layer, const float* x, int64_t count, Activation activation,
               float* y, int64_t begin, int64_t end, const RowScratch& scratch) {
   const Rows rows = {
-      layer, x, count, activation, y, begin, end, scratch, padded(layer.inputs, kStep)};
-#if defined(__AMX_INT8__)
+      layer, x, count, activation, y, begin, end, scratch, round_up(layer.inputs, kStep)};
+#if defined(CRISP_AMX_INT8)
   if (has_tiles(rows)) return multiply_tiles(rows);
 #endif
   // Tiles of like size: 13 rows are 5 + 4 + 4 rather than 6 + 6 + 1.

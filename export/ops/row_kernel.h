@@ -11,6 +11,9 @@ constexpr int64_t kStep = 16;        // int8: inputs are padded to a multiple of
 constexpr int64_t kMaxColumns = 64;  // outputs are padded to a multiple of the panel, at most this
 constexpr int kActivationLevels = 127;  // quantised rows lie in [0, 127], see rows.h
 constexpr int kWeightLevels = 64;       // and weights in [-64, 64]
+// A row whose levels would lie no further apart counts as zeros, which moves none of its values by
+// more than 1.3e-35: the inverse of a distance below 3e-39 is infinite.
+constexpr float kSmallestStep = 1e-37f;
 
 // One linear layer. Its weights lie in panels of `RowKernel::columns` outputs:
 //   float  [panel][input][columns]
@@ -22,7 +25,7 @@ struct LinearWeights {
   int64_t outputs;
   const float* scale;  // of each output; padded with zeros to whole panels, as the next two
   const float* bias;
-  const float* weight_sum;  // int8: the sum of the weights of each output, before scaling
+  const float* weight_sum;  // int8: the sum of the weights of each output, before scaling; or null
   const uint8_t* deep;  // int8: of each panel, whether a step fits into 16 bits, see kernel_dot.h
 };
 
@@ -41,14 +44,14 @@ struct EmbeddingRow {
 
 enum class Activation { kNone, kGelu };
 
-// Memory of one task; every pointer is aligned to 64 bytes. Widths are those of the widest layer,
-// padded to whole panels.
+// Memory of one task; every pointer is aligned to 64 bytes. There is room for the widest layer, but
+// the rows of each lie as close as its own width lets them.
 struct RowScratch {
-  uint8_t* quantised;  // [kBlockRows][widest input, padded to kStep]
-  float* scale;        // [kBlockRows]
-  float* zero_point;   // [kBlockRows]
-  float* wide;         // [kBlockRows][widest output]
-  float* narrow;       // [kBlockRows][hidden]
+  uint8_t* quantised;  // [rows][inputs of the layer, padded to kStep]
+  float* scale;        // [rows]
+  float* zero_point;   // [rows]
+  float* wide;         // [rows][outputs of the widest layer]
+  float* narrow;       // [rows][hidden]
 };
 
 // What rows.cc calls; at most kBlockRows rows at a time.

@@ -1,20 +1,16 @@
-// Lays weights out for the kernel, cuts the rows into blocks and hands those to the threads.
+// Cuts the rows into blocks and hands those to the threads.
 #include "rows.h"
 
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <limits>
 #include <new>
 #include <stdexcept>
 #include <string>
-#include <string_view>
-#include <thread>
 
+#include "kernel.h"
 #include "team.h"
+#include "thread_memory.h"
 
 namespace crisp {
 namespace {
@@ -23,29 +19,11 @@ constexpr int64_t kMostInTeam = 4;           // threads: more would wait for eac
 constexpr int64_t kFewestWeights = 1 << 18;  // to share: some ten microseconds of reading them
 constexpr int64_t kFewestRows = 6;  // of a task: a full tile, since each reads all the weights
 
-int64_t processors() {
-  static const int64_t count = std::max(1u, std::thread::hardware_concurrency());
-  return count;
-}
-
-Aligned allocate(int64_t bytes) {
-  void* memory =
-      std::aligned_alloc(64, static_cast<size_t>(round_up(std::max<int64_t>(bytes, 1), 64)));
-  if (memory == nullptr) throw std::bad_alloc();
-  return {memory, &free};
-}
-
-// Memory that a thread keeps from one task to the next: it is small and always of like size.
-// Null where there is none to be had.
-std::byte* thread_memory(int64_t bytes) {
-  thread_local Aligned memory(nullptr, &free);
-  thread_local int64_t size = 0;
-  if (bytes > size) {
-    memory.reset(std::aligned_alloc(64, static_cast<size_t>(round_up(bytes, 64))));
-    size = memory == nullptr ? 0 : bytes;
-  }
-  return static_cast<std::byte*>(memory.get());
-}
+// Where work goes, and how many threads it is cut for.
+struct Threads {
+  const ParallelFor& parallel_for;
+  int64_t count;
+};
 
 struct Widths {
   int64_t input;  // the widest of all layers
@@ -56,6 +34,13 @@ struct Widths {
 int64_t bytes_of(const Widths& widths) {
   return kBlockRows * (round_up(widths.input, 64) + 4 * (round_up(widths.output, kMaxColumns) +
                                                          round_up(widths.hidden, 16) + 2));
+}
+
+// For a thread's own rows or, by the thread that starts a team, for all of it. Null where there is
+// no memory; it is small and always of like size, so that it is never given back.
+std::byte* scratch_memory(const Widths& widths) {
+  thread_local ThreadMemory memory;
+  return memory.take(bytes_of(widths));
 }
 
 RowScratch scratch_in(std::byte* memory, const Widths& widths) {
@@ -70,20 +55,20 @@ RowScratch scratch_in(std::byte* memory, const Widths& widths) {
 }
 
 // Calls body(first row, number of rows, scratch) for blocks of at most kBlockRows that are even
-// shares for the processors there are. Which they are changes no result.
+// shares for the threads. Which they are changes no result.
 template <typename Body>
-void for_blocks(const RowKernel& kernel, int64_t rows, const Widths& widths,
-                const ParallelFor& parallel_for, const Body& body) {
+void for_blocks(const RowKernel& kernel, int64_t rows, const Widths& widths, const Threads& threads,
+                const Body& body) {
   if (rows == 0) return;
-  const int64_t in_a_turn = processors() * kernel.task_rows;
+  const int64_t in_a_turn = threads.count * kernel.task_rows;
   const int64_t turns = (rows + in_a_turn - 1) / in_a_turn;
-  const int64_t shares = processors() * turns;
+  const int64_t shares = threads.count * turns;
   const int64_t size = std::max(std::min(kFewestRows, rows), (rows + shares - 1) / shares);
   const int64_t blocks = (rows + size - 1) / size;
   std::atomic<bool> out_of_memory{false};
   const auto task = [&](size_t block) {
     const int64_t begin = static_cast<int64_t>(block) * size;
-    std::byte* memory = thread_memory(bytes_of(widths));
+    std::byte* memory = scratch_memory(widths);
     if (memory == nullptr) {
       out_of_memory = true;
       return;
@@ -93,7 +78,7 @@ void for_blocks(const RowKernel& kernel, int64_t rows, const Widths& widths,
   if (blocks == 1) {
     task(0);
   } else {
-    parallel_for(static_cast<size_t>(blocks), task);
+    threads.parallel_for(static_cast<size_t>(blocks), task);
   }
   if (out_of_memory) throw std::bad_alloc();
 }
@@ -103,19 +88,19 @@ void for_blocks(const RowKernel& kernel, int64_t rows, const Widths& widths,
 // scratch), where member is of a Team or alone; `weights` is how many there are.
 template <typename Body>
 void for_blocks_in_steps(const RowKernel& kernel, int64_t rows, int64_t weights,
-                         const Widths& widths, const ParallelFor& parallel_for, const Body& body) {
-  const int64_t threads = std::min(processors(), kMostInTeam);
-  if (rows == 0 || rows > kBlockRows || weights < kFewestWeights || threads == 1) {
-    return for_blocks(kernel, rows, widths, parallel_for,
+                         const Widths& widths, const Threads& threads, const Body& body) {
+  const int64_t members = std::min(threads.count, kMostInTeam);
+  if (rows == 0 || rows > kBlockRows || weights < kFewestWeights || members == 1) {
+    return for_blocks(kernel, rows, widths, threads,
                       [&](int64_t begin, int64_t count, const RowScratch& scratch) {
                         Team::Alone alone;
                         body(alone, begin, count, scratch);
                       });
   }
-  std::byte* memory = thread_memory(bytes_of(widths));
+  std::byte* memory = scratch_memory(widths);
   if (memory == nullptr) throw std::bad_alloc();
-  Team team(threads);
-  parallel_for(static_cast<size_t>(threads), [&](size_t) {
+  Team team(members);
+  threads.parallel_for(static_cast<size_t>(members), [&](size_t) {
     Team::Member member(team);
     body(member, 0, rows, scratch_in(memory, widths));
   });
@@ -140,110 +125,10 @@ void multiply_step(Member& member, const RowKernel& kernel, const LinearWeights&
   });
 }
 
-// For each panel of int8 weights, whether 16 bits hold what any inputs add up to over a step in the
-// lanes of kernel_dot.h: the first and second two bytes of each group of four.
-std::vector<uint8_t> deep_panels(const int8_t* weights, int64_t inputs, int64_t outputs,
-                                 int64_t columns) {
-  std::vector<uint8_t> deep(static_cast<size_t>(outputs / columns), 1);
-  for (int64_t panel = 0; panel < outputs / columns; ++panel) {
-    const int8_t* const own = weights + panel * inputs * columns;
-    for (int64_t step = 0; step < inputs; step += kStep) {
-      for (int64_t pair = 0; pair < 2 * columns; ++pair) {
-        int64_t above = 0;
-        int64_t below = 0;
-        for (int64_t byte = 0; byte < kStep / 2; ++byte) {
-          const int64_t group = step / 4 + byte / 2;
-          const int8_t weight = own[group * 4 * columns + 2 * pair + byte % 2];
-          (weight > 0 ? above : below) += weight;
-        }
-        const int64_t most = kActivationLevels * std::max(above, -below);
-        if (most > std::numeric_limits<int16_t>::max()) deep[static_cast<size_t>(panel)] = 0;
-      }
-    }
-  }
-  return deep;
-}
-
 }  // namespace
 
-template <typename Weight>
-void PackedLinear::pack(const RowKernel& kernel, const Weight* weight, const float* scale,
-                        const float* bias) {
-  constexpr int64_t kGroup = sizeof(float) / sizeof(Weight);  // inputs that lie side by side
-  const int64_t columns = kernel.columns;
-  const int64_t inputs = kGroup == 1 ? weights_.inputs : round_up(weights_.inputs, kStep);
-  const int64_t outputs = round_up(weights_.outputs, columns);
-  panel_columns_ = columns;
-  columns_.assign(static_cast<size_t>(3 * round_up(outputs, kMaxColumns)), 0.0f);
-  float* const scales = columns_.data();
-  float* const biases = scales + outputs;
-  float* const sums = biases + outputs;
-  std::copy_n(scale, weights_.outputs, scales);
-  std::copy_n(bias, weights_.outputs, biases);
-  bytes_ = static_cast<size_t>(inputs * outputs) * sizeof(Weight);
-  panels_ = allocate(static_cast<int64_t>(bytes_));
-  std::memset(panels_.get(), 0, bytes_);
-  auto* const panels = static_cast<Weight*>(panels_.get());
-  for (int64_t i = 0; i < weights_.inputs; ++i) {
-    for (int64_t j = 0; j < weights_.outputs; ++j) {
-      const Weight value = weight[i * weights_.outputs + j];
-      const int64_t panel = j / columns * columns * inputs;
-      panels[panel + i / kGroup * kGroup * columns + j % columns * kGroup + i % kGroup] = value;
-      sums[j] += static_cast<float>(value);
-    }
-  }
-  if (kGroup != 1)
-    deep_ = deep_panels(reinterpret_cast<const int8_t*>(panels), inputs, outputs, columns);
-  weights_.panels = panels;
-  weights_.quantised = kGroup != 1;
-  weights_.deep = deep_.data();
-  weights_.scale = scales;
-  weights_.bias = biases;
-  weights_.weight_sum = sums;
-}
-
-PackedLinear::PackedLinear(const RowKernel& kernel, const float* weight, const float* scale,
-                           const float* bias, int64_t inputs, int64_t outputs)
-    : panels_(nullptr, &free) {
-  weights_.inputs = inputs;
-  weights_.outputs = outputs;
-  pack(kernel, weight, scale, bias);
-}
-
-PackedLinear::PackedLinear(const RowKernel& kernel, const int8_t* weight, const float* scale,
-                           const float* bias, int64_t inputs, int64_t outputs)
-    : panels_(nullptr, &free) {
-  const auto allowed = [](int8_t value) {
-    return value >= -kWeightLevels && value <= kWeightLevels;
-  };
-  const int8_t* const end = weight + inputs * outputs;
-  const int8_t* const found = std::find_if_not(weight, end, allowed);
-  if (found != end) {
-    throw std::invalid_argument(
-        "int8 weights must lie in [-64, 64], so that products fit into 16 "
-        "bits, got " +
-        std::to_string(*found));
-  }
-  weights_.inputs = inputs;
-  weights_.outputs = outputs;
-  pack(kernel, weight, scale, bias);
-}
-
-bool PackedLinear::operator==(const PackedLinear& other) const {
-  return weights_.inputs == other.weights_.inputs && weights_.outputs == other.weights_.outputs &&
-         weights_.quantised == other.weights_.quantised && bytes_ == other.bytes_ &&
-         panel_columns_ == other.panel_columns_ && columns_ == other.columns_ &&
-         std::memcmp(panels_.get(), other.panels_.get(), bytes_) == 0;
-}
-
-size_t PackedLinear::hash() const {
-  const std::hash<std::string_view> hash;
-  return hash({static_cast<const char*>(panels_.get()), bytes_}) ^
-         hash({reinterpret_cast<const char*>(columns_.data()), columns_.size() * sizeof(float)});
-}
-
 void linear(const RowKernel& kernel, const PackedLinear& layer, const float* x, int64_t rows,
-            float* y, const ParallelFor& parallel_for) {
+            float* y, const ParallelFor& parallel_for, int64_t threads) {
   const LinearWeights& weights = layer.weights();
   const auto block = [&](auto& member, int64_t begin, int64_t count, const RowScratch& scratch) {
     const float* const from = x + begin * weights.inputs;
@@ -254,12 +139,12 @@ void linear(const RowKernel& kernel, const PackedLinear& layer, const float* x, 
                   y + begin * weights.outputs, scratch);
   };
   for_blocks_in_steps(kernel, rows, weights.inputs * weights.outputs, {weights.inputs, 0, 0},
-                      parallel_for, block);
+                      {parallel_for, threads}, block);
 }
 
 void post_attention(const RowKernel& kernel, const PostAttentionWeights& weights,
                     const float* context, const float* hidden, int64_t rows, float* output,
-                    float* qkv, const ParallelFor& parallel_for) {
+                    float* qkv, const ParallelFor& parallel_for, int64_t threads) {
   const LinearWeights& out = weights.out->weights();
   const LinearWeights& inner = weights.inner->weights();
   const LinearWeights& outer = weights.outer->weights();
@@ -298,12 +183,13 @@ void post_attention(const RowKernel& kernel, const PostAttentionWeights& weights
                   scratch);
   };
   for_blocks_in_steps(kernel, rows, out.inputs * width + 2 * width * wide,
-                      {std::max({out.inputs, width, wide}), wide, width}, parallel_for, block);
+                      {std::max({out.inputs, width, wide}), wide, width}, {parallel_for, threads},
+                      block);
 }
 
 void embed(const RowKernel& kernel, const EmbeddingTable& words, const EmbeddingTable& positions,
            const LayerNorm& norm, const int64_t* input_ids, const int32_t* cu_seqlens,
-           int64_t batch, float* hidden, const ParallelFor& parallel_for) {
+           int64_t batch, float* hidden, const ParallelFor& parallel_for, int64_t threads) {
   const int64_t tokens = cu_seqlens[batch];
   const int64_t width = static_cast<int64_t>(norm.gamma.size());
   std::vector<int64_t> position(static_cast<size_t>(tokens));
@@ -333,7 +219,7 @@ void embed(const RowKernel& kernel, const EmbeddingTable& words, const Embedding
                    norm.weights(), hidden + token * width);
     }
   };
-  for_blocks(kernel, tokens, {}, parallel_for, block);
+  for_blocks(kernel, tokens, {}, {parallel_for, threads}, block);
 }
 
 }  // namespace crisp

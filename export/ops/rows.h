@@ -14,52 +14,26 @@
 // quantised when it arrives (a scale and a zero point for each token), so that the products are
 // sums of integers. 7 bits of each are used: x in [0, 127], weights in [-64, 64]. Then four
 // products fit into the 16-bit sums of processors without VNNI (127 · 64 · 4 < 2^15), where full
-// 8-bit ones would saturate, and every processor computes the same integers.
+// 8-bit ones would saturate, so that the same rows of integers have the same sums on every
+// processor. Results may differ all the same, by rounding: a value between two levels may fall to
+// either where a processor multiplies and adds at once and another does not, and a sum beyond 2^24,
+// which takes more than 2,000 inputs, is rounded as it becomes a float.
 //
-// A row with NaN or infinity gives a row of them, and touches no other.
+// A row with NaN or infinity gives a row of them, and touches no other. With int8 weights, a row
+// whose values are all below 1e-35 may count as zeros.
 #pragma once
 
 #include <stdint.h>
-#include <stdlib.h>
 
 #include <memory>
 #include <vector>
 
+#include "packed_linear.h"
+#include "processors.h"
 #include "row_kernel.h"
 #include "sparse_attention.h"
 
 namespace crisp {
-
-// Memory aligned to a cache line.
-using Aligned = std::unique_ptr<void, decltype(&free)>;
-
-// A linear layer, its weights laid out for one kernel, which alone may compute with them.
-class PackedLinear {
- public:
-  // weight: [inputs, outputs], row by row, float or int8 with every value in [-64, 64];
-  // scale, bias: [outputs]. All are copied. Throws std::invalid_argument for other values.
-  PackedLinear(const RowKernel& kernel, const float* weight, const float* scale, const float* bias,
-               int64_t inputs, int64_t outputs);
-  PackedLinear(const RowKernel& kernel, const int8_t* weight, const float* scale, const float* bias,
-               int64_t inputs, int64_t outputs);
-
-  const LinearWeights& weights() const { return weights_; }
-
-  // Whether both hold the same weights in the same layout, and a hash of them.
-  bool operator==(const PackedLinear& other) const;
-  size_t hash() const;
-
- private:
-  template <typename Weight>
-  void pack(const RowKernel& kernel, const Weight* weight, const float* scale, const float* bias);
-
-  LinearWeights weights_{};
-  int64_t panel_columns_ = 0;
-  std::vector<float> columns_;  // scale, bias and sum of the weights, of each output
-  std::vector<uint8_t> deep_;   // see LinearWeights
-  Aligned panels_;
-  size_t bytes_ = 0;  // of the panels
-};
 
 struct LayerNorm {
   std::vector<float> gamma;  // [H]
@@ -75,15 +49,16 @@ struct PostAttentionWeights {
   LayerNorm attended, output;
 };
 
-// y [rows, N] from x [rows, K].
+// y [rows, N] from x [rows, K]. Here and below, work is cut for `threads` threads: more than
+// `parallel_for` has are slower, fewer leave some idle, and the result is the same.
 void linear(const RowKernel& kernel, const PackedLinear& layer, const float* x, int64_t rows,
-            float* y, const ParallelFor& parallel_for);
+            float* y, const ParallelFor& parallel_for, int64_t threads = processors());
 
 // output [rows, H] and, where the weights have it, qkv [rows, 3H]; from context and hidden
 // [rows, H].
 void post_attention(const RowKernel& kernel, const PostAttentionWeights& weights,
                     const float* context, const float* hidden, int64_t rows, float* output,
-                    float* qkv, const ParallelFor& parallel_for);
+                    float* qkv, const ParallelFor& parallel_for, int64_t threads = processors());
 
 // Tables of embeddings, float or int8, with a scale for each row: [count, H] and [count].
 struct EmbeddingTable {
@@ -98,6 +73,7 @@ struct EmbeddingTable {
 // tokens than there are positions.
 void embed(const RowKernel& kernel, const EmbeddingTable& words, const EmbeddingTable& positions,
            const LayerNorm& norm, const int64_t* input_ids, const int32_t* cu_seqlens,
-           int64_t batch, float* hidden, const ParallelFor& parallel_for);
+           int64_t batch, float* hidden, const ParallelFor& parallel_for,
+           int64_t threads = processors());
 
 }  // namespace crisp

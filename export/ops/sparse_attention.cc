@@ -4,19 +4,20 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstdlib>
-#include <memory>
+#include <cstddef>
 #include <new>
 #include <stdexcept>
+
+#include "thread_memory.h"
 
 namespace crisp {
 namespace {
 
-constexpr int64_t kRowStep = 24;                  // a multiple of every kernel's rows per tile
-constexpr int64_t kPackingShare = 24;             // a chunk computes this many times what it packs
-constexpr int64_t kMaxChunks = 64;                // enough to balance many threads
-constexpr int64_t kMinChunkCost = 1000000;        // multiply-adds, some forty microseconds
-constexpr int64_t kLargestKeptScratch = 4000000;  // floats that a thread holds on to between calls
+constexpr int64_t kRowStep = 24;                   // a multiple of every kernel's rows per tile
+constexpr int64_t kPackingShare = 24;              // a chunk computes this many times what it packs
+constexpr int64_t kMaxChunks = 64;                 // enough to balance many threads
+constexpr int64_t kMinChunkCost = 1000000;         // multiply-adds, some forty microseconds
+constexpr int64_t kLargestKeptScratch = 16000000;  // bytes that a thread holds on to between calls
 
 // The point of the standard normal distribution that a share `tail` of it exceeds, to 5e-4.
 // Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.23.
@@ -121,38 +122,6 @@ Schedule schedule_of(const Operands& operands) {
   return schedule;
 }
 
-// A thread's memory for its chunks, aligned to a cache line; its contents are undefined. Kept from
-// call to call: fresh memory costs a page fault every 4 kB.
-class Scratch {
- public:
-  // Throws std::bad_alloc.
-  float* floats(int64_t count) {
-    if (count > capacity_) {
-      const int64_t wanted = round_up(count + count / 4, 16);
-      memory_.reset();
-      capacity_ = 0;
-      memory_.reset(
-          static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(wanted) * sizeof(float))));
-      if (memory_ == nullptr) throw std::bad_alloc();
-      capacity_ = wanted;
-    }
-    return memory_.get();
-  }
-
-  void release_if_large() {
-    if (capacity_ <= kLargestKeptScratch) return;
-    memory_.reset();
-    capacity_ = 0;
-  }
-
- private:
-  struct Free {
-    void operator()(float* memory) const { std::free(memory); }
-  };
-  std::unique_ptr<float, Free> memory_;
-  int64_t capacity_ = 0;
-};
-
 // A sequence without tokens has no first query: its row of the context is zero.
 void clear_empty_sequences(const Operands& operands) {
   const int64_t hidden = operands.num_heads * operands.head_size;
@@ -209,19 +178,21 @@ void sparse_attention(const Operands& operands, Isa isa, const ParallelFor& para
   }
 
   const AttendChunk attend_chunk = kernel_for(isa);
-  const int64_t scratch =
-      scratch_floats(schedule.longest, schedule.most_blocks, operands.head_size);
+  const int64_t scratch_bytes =
+      scratch_floats(schedule.longest, schedule.most_blocks, operands.head_size) *
+      static_cast<int64_t>(sizeof(float));
   std::atomic<bool> out_of_memory{false};
   const auto task = [&](size_t i) {
-    try {
-      thread_local Scratch memory;
-      Chunk chunk = work[i];
-      chunk.scratch = memory.floats(scratch);
-      attend_chunk(operands, chunk);
-      memory.release_if_large();
-    } catch (const std::bad_alloc&) {
+    thread_local ThreadMemory memory;
+    std::byte* const scratch = memory.take(scratch_bytes);
+    if (scratch == nullptr) {
       out_of_memory = true;
+      return;
     }
+    Chunk chunk = work[i];
+    chunk.scratch = reinterpret_cast<float*>(scratch);
+    attend_chunk(operands, chunk);
+    memory.release_beyond(kLargestKeptScratch);
   };
   if (chunks == 1) {
     task(0);

@@ -1,7 +1,7 @@
 // Threads that go through the same steps together, each doing what nobody has taken yet.
 //
 //   Team team(threads);
-//   parallel_for(team.threads(), [&](size_t) {
+//   parallel_for(threads, [&](size_t) {
 //     Team::Member member(team);
 //     member.step(rows, size, [&](int64_t begin, int64_t end) { ... });    // all of it is done
 //     member.step(columns, size, [&](int64_t begin, int64_t end) { ... }); // before this begins
@@ -16,16 +16,16 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cassert>
 #include <thread>
 
 namespace crisp {
 
 class Team {
  public:
-  static constexpr int kMostSteps = 8;
+  static constexpr int kMostSteps = 8;  // PostAttentionQkv has as many
 
   explicit Team(int64_t threads) : threads_(threads) {}
-  int64_t threads() const { return threads_; }
 
   class Member {
    public:
@@ -34,9 +34,11 @@ class Team {
     int64_t threads() const { return team_.threads_; }
 
     // part(begin, end) for pieces of [0, total), each of `size` but for the last; returns when all
-    // are done, by whomever. Every member calls the same steps in the same order.
+    // are done, by whomever. Every member calls the same steps, kMostSteps at most, in the same
+    // order.
     template <typename Part>
     void step(int64_t total, int64_t size, const Part& part) {
+      assert(next_ < kMostSteps && size > 0);
       Step& own = team_.steps_[static_cast<size_t>(next_++)];
       const int64_t pieces = (total + size - 1) / size;
       for (int64_t piece = own.taken++; piece < pieces; piece = own.taken++) {

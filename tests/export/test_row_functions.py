@@ -236,20 +236,58 @@ def test_a_row_does_not_depend_on_the_others(precision: Precision, tmp_path: Pat
         assert np.array_equal(alone, together[rows])  # to the last bit
 
 
+@pytest.mark.parametrize("library", WAYS)
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_bad_row_stays_alone(precision: Precision, bad: float, tmp_path: Path) -> None:
-    library = find_op_library()
-    if not library.available:
-        pytest.skip(library.reason)
+@pytest.mark.parametrize("at", [0, 7, 20])
+def test_a_bad_row_stays_alone(
+    library: OpLibrary, precision: Precision, bad: float, at: int, tmp_path: Path
+) -> None:
     random = np.random.default_rng(1)
     x = random.normal(0, 1, (9, 21)).astype(np.float32)
     constants = random_linear(random, 21, 30, precision)
     (good,) = run(LINEAR, [x], constants, 1, library, tmp_path, precision)
-    x[4, 20] = bad
+    x[4, at] = bad
     (found,) = run(LINEAR, [x], constants, 1, library, tmp_path, precision)
     assert not np.isfinite(found[4]).any()
     assert np.array_equal(np.delete(found, 4, 0), np.delete(good, 4, 0))
+
+
+@pytest.mark.parametrize("library", WAYS)
+@pytest.mark.parametrize("size", [1e-45, 1e-40, 1e-38, 3e-37])
+def test_a_row_too_small_for_levels_is_the_bias(
+    library: OpLibrary, size: float, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(4)
+    x = (size * random.choice([-1, 0, 1], (3, 37))).astype(np.float32)
+    weight, _, bias = random_linear(random, 37, 30, "int8")
+    scale = np.full(30, 1e37, np.float32)  # whatever came out would show
+    (found,) = run(LINEAR, [x], [weight, scale, bias], 1, library, tmp_path, "int8")
+    assert np.array_equal(found, np.broadcast_to(bias, (3, 30)))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize(("inner", "qkv"), [(512, 0), (0, 512)])
+def test_layers_without_outputs_are_refused(
+    precision: Precision, inner: int, qkv: int, tmp_path: Path
+) -> None:
+    library = find_op_library()
+    if not library.available:
+        pytest.skip(library.reason)
+    kind = np.int8 if precision == "int8" else np.float32
+
+    def layer(inputs: int, outputs: int) -> list[Array]:
+        ones = np.ones(outputs, np.float32)
+        return [np.zeros((inputs, outputs), kind), ones, ones]
+
+    norms: list[Array] = [np.ones(512, np.float32)] * 2
+    constants = [*layer(512, 512), *norms, *layer(512, inner), *layer(inner, 512), *norms]
+    x = np.zeros((1, 512), np.float32)
+    with pytest.raises(Exception, match="weight must have inputs and outputs, got"):
+        run(
+            *(POST_ATTENTION_QKV, [x, x], [*constants, *layer(512, qkv)], 2),
+            *(library, tmp_path, precision),
+        )
 
 
 @pytest.mark.parametrize("library", WAYS)

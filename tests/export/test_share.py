@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -81,3 +83,42 @@ def test_results_do_not_depend_on_the_share(model_folder: ModelFolder) -> None:
     alone = run(0)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(run, range(40))) == [alone] * 40
+
+
+def test_the_library_leaves_threads_alone_that_are_not_in_the_share(
+    model_folder: ModelFolder,
+) -> None:
+    """Which threads ran is seen in their time on a processor: zero is zero, whatever else runs."""
+    library = find_op_library()
+    if library.path is None:
+        pytest.skip(library.reason)
+    tasks = Path("/proc/self/task")
+    if not Path("/proc/self/schedstat").is_file():
+        pytest.skip("this system does not say which threads ran")
+    before = {task.name for task in tasks.iterdir()}
+    session = make_session(model_folder.model, threads=2, library=library)
+    (own,) = {task.name for task in tasks.iterdir()} - before  # beside the one that calls
+    packed = pack([[2 + i % 20 for i in range(30)] for _ in range(60)])
+    tell = ctypes.PyDLL(str(library.path)).CrispShare
+
+    def time() -> str:
+        """What the session's thread has run so far; it sleeps, and nobody has woken it."""
+        while (tasks / own / "stat").read_text().rpartition(")")[2].split()[0] != "S":
+            pass
+        return (tasks / own / "schedstat").read_text()
+
+    def runs_that_use_it() -> int:
+        found = 0
+        for _ in range(20):
+            start = time()
+            session.run(["logits"], packed)
+            found += time() != start
+        return found
+
+    try:
+        tell(0)
+        assert runs_that_use_it() > 0
+        tell(1)
+        assert runs_that_use_it() == 0
+    finally:
+        tell(0)

@@ -27,7 +27,7 @@ constexpr double kProducts = kHidden * (4.0 * kHidden + 2.0 * kInner);  // a tok
 
 double products_per_float(Isa isa) {
   if (isa == Isa::kAmx) return 32;
-  if (isa == Isa::kAvx512Vnni || isa == Isa::kAvxVnni) return 4;
+  if (isa == Isa::kAvx512Bf16 || isa == Isa::kAvx512Vnni || isa == Isa::kAvxVnni) return 4;
   return isa == Isa::kBaseline ? 1 : 3.2;
 }
 

@@ -77,6 +77,10 @@ TEST_CASE("numbers out of range are refused by name") {
                        std::invalid_argument);
   CHECK_THROWS_WITH_AS(check_pattern(topk_by_density(1, INT64_MAX)),
                        doctest::Contains("density_den"), std::invalid_argument);
+  for (const Pattern& nothing_said : {topk_by_number(0), blocktopk_by_number(8, 0)}) {
+    CHECK_THROWS_WITH_AS(check_pattern(nothing_said), doctest::Contains("without attribute k"),
+                         std::invalid_argument);
+  }
   CHECK_THROWS_WITH_AS(check_pattern(topk_by_number(-1)), doctest::Contains("k must"),
                        std::invalid_argument);
   CHECK_THROWS_WITH_AS(check_pattern(band(4, 0)), doctest::Contains("window"),

@@ -18,6 +18,10 @@ TEST_CASE("how many stay") {
   CHECK(kept_tokens(rule, 27) == 20);
   CHECK(kept_tokens({1, 1000000, 1}, 4096) == 2);
   CHECK(kept_tokens({1, 1, 1}, 4096) == 4096);
+  // The largest numbers there are: under UBSan, an overflow shows.
+  CHECK(kept_tokens({INT32_MAX, INT32_MAX, 1}, INT32_MAX) == INT32_MAX);
+  CHECK(kept_tokens({1 << 30, INT32_MAX, 1}, INT32_MAX) == (1 << 30) + 1);
+  CHECK(kept_tokens({1, 2, INT64_MAX}, INT32_MAX) == INT32_MAX);
 }
 
 TEST_CASE("which stay: [CLS], the highest, of equal ones the earlier, NaN before all") {
@@ -52,6 +56,13 @@ TEST_CASE("rules that make no sense are refused") {
   CHECK_THROWS_AS(check_prune_rule({2, 1, 1}), std::invalid_argument);
   CHECK_THROWS_AS(check_prune_rule({1, 2, 0}), std::invalid_argument);
   CHECK_NOTHROW(check_prune_rule({1, 1, 1}));
+  CHECK_NOTHROW(check_prune_rule({INT32_MAX, INT32_MAX, INT64_MAX}));
+  for (const int64_t large : {int64_t{1} << 31, int64_t{1} << 62, INT64_MAX}) {
+    CHECK_THROWS_WITH_AS(check_prune_rule({1, large, 1}), doctest::Contains("keep_den"),
+                         std::invalid_argument);
+    CHECK_THROWS_WITH_AS(check_prune_rule({large, large, 1}), doctest::Contains("keep_den"),
+                         std::invalid_argument);
+  }
 }
 
 }  // namespace
