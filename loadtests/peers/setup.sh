@@ -36,6 +36,10 @@ if [ $# -eq 0 ]; then
 fi
 for name in "$@"; do
   if [ "$name" = models ]; then
+    # OpenVINO's int8 is made by NNCF
+    .venv/bin/python -c 'import openvino, nncf' 2>/dev/null ||
+      .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]' ||
+      failed+=("OpenVINO and NNCF, for the int8 of the peer fastapi-openvino")
     .venv/bin/python -m export.bench.peer_models --out "$into/models" || failed+=("models")
   elif [ -f "$requirements/$name.txt" ]; then
     install "$name"
