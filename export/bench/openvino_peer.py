@@ -131,7 +131,8 @@ def _quantized(converted: Any, texts: Sequence[list[int]]) -> Any:
     with _quiet():
         import nncf
 
-        nncf.set_log_level(logging.ERROR)
+        # not nncf.set_log_level, which sets the level of the handlers of others too
+        logging.getLogger("nncf").setLevel(logging.ERROR)
         samples = [tuple(padded([ids]).values()) for ids in texts]
         return nncf.quantize(
             converted,
