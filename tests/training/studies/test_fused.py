@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,14 @@ SIZE = EncoderSize(symbols=5, classes=3, blocks=2)
 MODELS = 3
 # More than a vector, a whole one, less than one; a text of one token, and of fewer than k.
 LENGTHS = (37, 32, 20, 8, 3, 1)
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """The library is built anew, and again afterwards."""
+    fused._library.cache_clear()
+    yield
+    fused._library.cache_clear()
 
 
 def texts(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,6 +82,18 @@ def test_losses_and_gradients_are_torchs(name: str) -> None:
     assert torch.equal(right, plain_right)
     for key, gradient in expected.items():
         torch.testing.assert_close(found[key], gradient, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one width")
+@pytest.mark.parametrize("narrower", ["-mno-avx512f", "-mno-avx"])
+def test_vectors_of_any_width_give_torchs_results(
+    narrower: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "_FLAGS", (*fused._FLAGS, narrower))
+    for name in ("full", "topk-5", "bottomk-5", "band-5"):
+        test_losses_and_gradients_are_torchs(name)
+    test_a_share_of_the_links_and_other_sizes()
 
 
 def test_a_share_of_the_links_and_other_sizes() -> None:
@@ -147,14 +168,6 @@ def test_what_it_does_not_serve_is_left_to_torch() -> None:
     wrong["0.up.weight"] = wrong["0.up.weight"].transpose(1, 2)
     with pytest.raises(ValueError, match="contiguous"):
         fused_step(wrong, *texts(), SIZE, MECHANISMS["full"], gradients=wrong)
-
-
-@pytest.fixture
-def forgotten() -> Iterator[None]:
-    """The library is built anew, and again afterwards."""
-    fused._library.cache_clear()
-    yield
-    fused._library.cache_clear()
 
 
 @pytest.mark.usefixtures("forgotten")

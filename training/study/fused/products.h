@@ -36,23 +36,27 @@ inline void tile(Left a, const float* b, int64_t b_row, float* c, int64_t c_row,
     for (int v = 0; v < V; ++v) store(c + r * c_row + v * kLanes, sum[r][v]);
 }
 
+// A tile of `rows` rows, at most R.
 template <int R, int V>
-int tiles(int first, int rows, Left a, const float* b, int64_t b_row, float* c, int64_t c_row,
-          int depth, Start start) {
-  for (; first + R <= rows; first += R) {
-    const Left part{a.data + first * a.row, a.row, a.column};
-    const Start from{start.data ? start.data + first * start.row : nullptr, start.row};
-    tile<R, V>(part, b, b_row, c + first * c_row, c_row, depth, from);
-  }
-  return first;
+inline void tile_of(int rows, Left a, const float* b, int64_t b_row, float* c, int64_t c_row,
+                    int depth, Start start) {
+  if (rows == R) return tile<R, V>(a, b, b_row, c, c_row, depth, start);
+  if constexpr (R > 1) tile_of<R - 1, V>(rows, a, b, b_row, c, c_row, depth, start);
 }
 
+// All rows, in tiles as even as can be: one of a row or two takes as long as one of four, since each
+// of its sums waits for itself.
 template <int V>
 inline void columns(int rows, Left a, const float* b, int64_t b_row, float* c, int64_t c_row,
                     int depth, Start start) {
-  int done = tiles<8, V>(0, rows, a, b, b_row, c, c_row, depth, start);
-  done = tiles<4, V>(done, rows, a, b, b_row, c, c_row, depth, start);
-  tiles<1, V>(done, rows, a, b, b_row, c, c_row, depth, start);
+  const int tiles = (rows + kTileRows - 1) / kTileRows;
+  for (int i = 0, first = 0; i < tiles; ++i) {
+    const int next = rows * (i + 1) / tiles;
+    const Left part{a.data + first * a.row, a.row, a.column};
+    const Start from{start.data ? start.data + first * start.row : nullptr, start.row};
+    tile_of<kTileRows, V>(next - first, part, b, b_row, c + first * c_row, c_row, depth, from);
+    first = next;
+  }
 }
 
 // c [rows, width] = start + a [rows, depth] · b [depth, width]; width a multiple of kLanes.

@@ -22,7 +22,7 @@ struct Step {  // `_Step` of step.py
   const int64_t* lengths;       // [models, batch]
   const int64_t* labels;        // [models, batch]
   const int64_t* kept;          // [models, batch], how many links a row keeps; where sign is not 0
-  const float* links;           // [lengths, length, length up to whole vectors], or null
+  const float* links;           // [lengths, length, length up to whole lines], or null
   const int64_t* which;         // [models, batch]: the row of links
   const float* positions;       // [length, width]
   const int64_t* dropped;       // or null
@@ -86,7 +86,7 @@ void run(const Step& s, int first) {
       const int n = static_cast<int>(s.lengths[at]);
       Rule rule{s.sign};
       if (s.kept) rule.k = static_cast<int>(s.kept[at]);
-      if (s.links) rule.links = s.links + s.which[at] * s.length * whole(s.length);
+      if (s.links) rule.links = s.links + s.which[at] * s.length * whole_lines(s.length);
       text.forward(model, tokens, n, s.positions, rule, dropout, place, logits.data());
       s.losses[at] = cross_entropy(s.classes, s.labels[at], s.batch, logits.data(), s.right + at);
       if (s.gradients) text.backward(model, tokens, n, dropout, place, logits.data());

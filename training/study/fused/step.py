@@ -33,7 +33,7 @@ _FLAGS = (
     # Sums may be taken in any order; infinities and NaN stay what they are.
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
 )
-_WIDTH, _LANES = 64, 16  # kWidth and kLanes of the C++
+_WIDTH, _LINE = 64, 16  # kWidth and kLine of the C++
 _BY_SCORE = {"topk": 1.0, "bottomk": -1.0}
 _BY_PLACE = ("dense", "band", "block", "random")
 
@@ -133,7 +133,7 @@ def _links(pattern: AttentionPattern, lengths: Tensor, length: int) -> dict[str,
     valid = torch.arange(length) < distinct[:, None]
     scores = torch.zeros(len(distinct), 1, length, length)
     kept = LINK_RULES[pattern.name](scores, valid, pattern).expand_as(scores)[:, 0]
-    links = torch.zeros(len(distinct), length, -(-length // _LANES) * _LANES)
+    links = torch.zeros(len(distinct), length, -(-length // _LINE) * _LINE)
     links[:, :, :length].masked_fill_(~kept.transpose(1, 2), -torch.inf)
     return {"links": links, "which": which}
 

@@ -22,7 +22,7 @@ struct Rule {      // which links are kept
   float sign = 0;  // +1: the k highest scores, -1: the k lowest, 0: as `links` says
   int k = 0;
   const float* links =
-      nullptr;  // [keys, queries], 0 or -∞, rows padded to whole vectors; null: all
+      nullptr;  // [keys, queries], 0 or -∞, rows padded to whole lines; null: all
 };
 
 struct Kept {  // of a block, for the backward pass; rows are tokens
@@ -53,7 +53,7 @@ struct Dropout {  // of one model
 
 class Text {
  public:
-  Text(int blocks, int length) : padded_(whole(length)), kept_(blocks + 1) {
+  Text(int blocks, int length) : padded_(whole_lines(length)), kept_(blocks + 1) {
     const size_t wide = size_t(length) * kWidth, square = size_t(length) * padded_;
     memory_ = Memory((blocks + 1) * (7 * wide + square + 2 * padded_) + 7 * wide +
                      kWidth * padded_ + square);
@@ -148,7 +148,7 @@ class Text {
     dropout.apply(site, first, n, added_);
   }
 
-  // Scores and probabilities are [keys, queries]: a vector is a key's with 16 queries, and nothing
+  // Scores and probabilities are [keys, queries]: a vector is a key's with some queries, and nothing
   // has to be summed across it.
   void attend(const Kept& kept, int n, const Rule& rule) {
     const int row = 3 * kWidth;
@@ -160,7 +160,7 @@ class Text {
              kept.context, kWidth);
   }
 
-  // The scores of 16 queries, from `first` on, become probabilities, 0 where there is no link.
+  // The scores of a vector of queries, from `first` on, become probabilities, 0 where there is no link.
   void softmax(float* scores, int n, const Rule& rule, int first) {
     Floats largest = Floats{} - kInfinity, sum = {};
     for (int j = 0; j < n; ++j) {

@@ -1,4 +1,4 @@
-// Sixteen floats at once, memory that suits them, eˣ and the k-th highest of each lane.
+// As many floats at once as the processor takes, memory that suits them, eˣ and the k-th highest of each lane.
 
 #pragma once
 
@@ -11,7 +11,19 @@
 namespace fused {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr int kLanes = 16;
+constexpr int kLine = 16;  // floats of a cache line
+
+// A vector is what one register holds (wider ones are computed through memory, several times slower),
+// and a tile of a product has as many rows as leave registers for its factors.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16, kTileRows = 8;
+#elif defined(__AVX__)
+constexpr int kLanes = 8, kTileRows = 6;
+#elif defined(__aarch64__)
+constexpr int kLanes = 4, kTileRows = 8;
+#else
+constexpr int kLanes = 4, kTileRows = 6;
+#endif
 
 typedef float Floats __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 typedef int32_t Ints __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
@@ -25,17 +37,23 @@ Count whole(Count count) {
   return (count + kLanes - 1) / kLanes * kLanes;
 }
 
+// `count` up to whole cache lines: what rows of a text's keys are apart.
+template <class Count>
+Count whole_lines(Count count) {
+  return (count + kLine - 1) / kLine * kLine;
+}
+
 // Floats from the start of a cache line on: a vector that spans two takes twice as long to load.
 class Memory {
  public:
   Memory() = default;
-  explicit Memory(size_t count) : lines_(whole(count) / kLanes) {}
+  explicit Memory(size_t count) : lines_(whole_lines(count) / kLine) {}
   float* data() { return lines_.data()->values; }
   const float* data() const { return lines_.data()->values; }
 
  private:
-  struct alignas(4 * kLanes) Line {
-    float values[kLanes];
+  struct alignas(4 * kLine) Line {
+    float values[kLine];
   };
   std::vector<Line> lines_;
 };
