@@ -44,8 +44,8 @@ inline void tile_of(int rows, Left a, const float* b, int64_t b_row, float* c, i
   if constexpr (R > 1) tile_of<R - 1, V>(rows, a, b, b_row, c, c_row, depth, start);
 }
 
-// All rows, in tiles as even as can be: one of a row or two takes as long as one of four, since each
-// of its sums waits for itself.
+// All rows, in tiles as even as can be: one of a row or two takes as long as one of four, since
+// each of its sums waits for itself.
 template <int V>
 inline void columns(int rows, Left a, const float* b, int64_t b_row, float* c, int64_t c_row,
                     int depth, Start start) {

@@ -21,8 +21,7 @@ constexpr float kScale = 0.125f;  // of the scores, 1/√kWidth
 struct Rule {      // which links are kept
   float sign = 0;  // +1: the k highest scores, -1: the k lowest, 0: as `links` says
   int k = 0;
-  const float* links =
-      nullptr;  // [keys, queries], 0 or -∞, rows padded to whole lines; null: all
+  const float* links = nullptr;  // [keys, queries], 0 or -∞, rows padded to whole lines; null: all
 };
 
 struct Kept {  // of a block, for the backward pass; rows are tokens
@@ -148,8 +147,8 @@ class Text {
     dropout.apply(site, first, n, added_);
   }
 
-  // Scores and probabilities are [keys, queries]: a vector is a key's with some queries, and nothing
-  // has to be summed across it.
+  // Scores and probabilities are [keys, queries]: a vector is a key's with some queries, and
+  // nothing has to be summed across it.
   void attend(const Kept& kept, int n, const Rule& rule) {
     const int row = 3 * kWidth;
     turn(n, kept.qkv, row);
@@ -160,7 +159,8 @@ class Text {
              kept.context, kWidth);
   }
 
-  // The scores of a vector of queries, from `first` on, become probabilities, 0 where there is no link.
+  // The scores of a vector of queries, from `first` on, become probabilities, 0 where there is no
+  // link.
   void softmax(float* scores, int n, const Rule& rule, int first) {
     Floats largest = Floats{} - kInfinity, sum = {};
     for (int j = 0; j < n; ++j) {

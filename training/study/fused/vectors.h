@@ -1,4 +1,5 @@
-// As many floats at once as the processor takes, memory that suits them, eˣ and the k-th highest of each lane.
+// As many floats at once as the processor takes, memory that suits them, eˣ and the k-th highest of
+// each lane.
 
 #pragma once
 
@@ -13,8 +14,8 @@ namespace fused {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int kLine = 16;  // floats of a cache line
 
-// A vector is what one register holds (wider ones are computed through memory, several times slower),
-// and a tile of a product has as many rows as leave registers for its factors.
+// A vector is what one register holds (wider ones are computed through memory, several times
+// slower), and a tile of a product has as many rows as leave registers for its factors.
 #if defined(__AVX512F__)
 constexpr int kLanes = 16, kTileRows = 8;
 #elif defined(__AVX__)
