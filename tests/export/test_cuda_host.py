@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from test_graph import FALLBACK, MODELS, draw, saved, tiny
+from test_row_functions import run_without_outputs
 
 from export.errors import ModelFolderError
 from export.graph import packed_graph
@@ -81,6 +82,13 @@ def test_bad_offsets_are_one_line(library: OpLibrary, tmp_path: Path) -> None:
     batch["cu_seqlens"] = np.array([0, 3], np.int32)
     with pytest.raises(Exception, match="cu_seqlens must end at the number of tokens, 4, got 3"):
         session.run(["logits"], batch)
+
+
+@pytest.mark.parametrize(("inner", "qkv"), [(512, 0), (0, 512)])
+def test_layers_without_outputs_are_refused(
+    inner: int, qkv: int, library: OpLibrary, tmp_path: Path
+) -> None:
+    run_without_outputs(library, tmp_path, "fp32", inner, qkv)
 
 
 def test_int8_is_for_cpus(library: OpLibrary, tmp_path: Path) -> None:

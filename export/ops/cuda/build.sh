@@ -1,7 +1,8 @@
 #!/bin/sh
 # Builds ../lib/libcrisp_ops_cuda.so, the operators for ONNX Runtime's CUDA provider, where nvcc is.
 #
-#   cuda/build.sh            where it can't be built, says why in one line and succeeds
+#   cuda/build.sh            where it can't be built, says why and succeeds; a library that was there,
+#                            of other sources, is put aside
 #   cuda/build.sh --strict   fails instead
 #   cuda/build.sh --host     the same operators for the host, build/cuda-host/libcrisp_ops_cuda.so:
 #                            what the tests run whole models through without a GPU
@@ -16,19 +17,26 @@ root=$(cd "$ops/../.." && pwd)
 mode=${1:-}
 PATH=$PATH:$root/.venv/bin:/usr/local/cuda/bin
 
+library=$ops/lib/libcrisp_ops_cuda.so
+aside=$ops/build/libcrisp_ops_cuda.old.so
+
 give_up() {
     echo "the operators for GPUs were not built: $1" >&2
+    if [ "$mode" != --host ] && [ -f "$library" ]; then
+        mv "$library" "$aside"
+        echo "  The library that was there is put aside, as ${aside#"$root"/}." >&2
+    fi
     [ "$mode" = "" ] || exit 1
     exit 0
 }
 
+mkdir -p "$ops/build" "$ops/lib"
 nvcc=${CUDACXX:-nvcc}
 if [ "$mode" != --host ] && ! command -v "$nvcc" >/dev/null; then
     give_up "no CUDA compiler '$nvcc'; install the CUDA toolkit, or set CUDACXX"
 fi
 command -v cmake >/dev/null || give_up "no CMake; see ../build.sh"
 if command -v ninja >/dev/null; then export CMAKE_GENERATOR="${CMAKE_GENERATOR:-Ninja}"; fi
-mkdir -p "$ops/build" "$ops/lib"
 headers=$("$ops/find_headers.sh" 2>"$ops/build/problem.txt") ||
     give_up "$(cat "$ops/build/problem.txt")"
 
@@ -50,6 +58,6 @@ if [ "$mode" = --host ]; then
     mv "$build/libcrisp_ops_cuda.so.tmp" "$build/libcrisp_ops_cuda.so"
     exit 0
 fi
-cp "$build/cuda/libcrisp_ops_cuda.so" "$ops/lib/libcrisp_ops_cuda.so.tmp"
-mv "$ops/lib/libcrisp_ops_cuda.so.tmp" "$ops/lib/libcrisp_ops_cuda.so"
-echo "operator library for GPUs built: export/ops/lib/libcrisp_ops_cuda.so"
+cp "$build/cuda/libcrisp_ops_cuda.so" "$library.tmp"
+mv "$library.tmp" "$library"
+echo "operator library for GPUs built: ${library#"$root"/}"

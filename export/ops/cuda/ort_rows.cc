@@ -22,10 +22,14 @@ class Inputs {
     return take(name, {size}).GetTensorData<float>();
   }
 
-  // A negative size admits any.
+  // A negative size admits any but none: no kernel is launched for nothing.
   Linear take_linear(int64_t inputs) {
     const Ort::ConstValue weight = take("weight", {inputs, -1});
     const Shape shape = shape_of(weight);
+    if (shape[0] < 1 || shape[1] < 1) {
+      throw std::invalid_argument("weight must have inputs and outputs, got [" +
+                                  std::to_string(shape[0]) + ", " + std::to_string(shape[1]) + "]");
+    }
     const float* const scale = take_floats("scale", shape[1]);
     return {data_of(weight), scale, take_floats("bias", shape[1]), shape[0], shape[1]};
   }
