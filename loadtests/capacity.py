@@ -159,16 +159,19 @@ def _correlation(first: list[float], second: list[float]) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def more_than_noise(new: Mapping[str, Any], old: Mapping[str, Any]) -> Interval:
+def more_than_noise(
+    new: Mapping[str, Any], old: Mapping[str, Any], *, unseen: float = 0.0
+) -> Interval:
     """How many times larger one value is than another, each a mapping with `value`, `low` and
     `high`; their errors are taken for independent, and normal on a logarithmic scale. Where 1 lies
-    outside of the interval, it is more than noise."""
+    outside of the interval, it is more than noise. `unseen` is half a 95 % interval, of a share of
+    the value, of what moves a whole run and so is in neither interval."""
     change = log(new["value"] / old["value"])
     n = min(new.get("n", 2), old.get("n", 2))
     ends = (new.get("low"), new.get("high"), old.get("low"), old.get("high"))
     if None in ends:
         return Interval(exp(change), None, None, n)
-    half = hypot(*(log(each["high"] / each["low"]) / 2 for each in (new, old)))
+    half = hypot(*(log(each["high"] / each["low"]) / 2 for each in (new, old)), unseen, unseen)
     return Interval(exp(change), exp(change - half), exp(change + half), n)
 
 
