@@ -28,7 +28,7 @@ from loadtests.errors import LoadTestError
 # who is ahead. What a result does not say is unknown, not different.
 _SAME = ("slo_ms", "workload", "texts", "batch", "arrivals", "seconds")
 # Where the memory of a session happens to lie moves all of its times: sessions of one model and
-# copies of one library, in turns in one process, differed by up to 4 % with batches of one sentence.
+# copies of one library, in turns in one process, differed by up to 4 % with single sentences.
 # A ratio is of two sessions.
 _PLACEMENT = hypot(0.04, 0.04)
 _MOST_NAMED = 3  # instruction sets in a warning
