@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -21,6 +24,9 @@ settings.load_profile("crisp")
 # most of all where tests run beside something else.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# In the background of a script pytest ignores SIGINT, and so would what the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 WORDS = (
     *("a", "bad", "cast", "dull", "film", "fine", "good", "is", "it", "long", "not", "of"),
     *("plot", "slow", "story", "the", "this", "warm", "with"),
@@ -32,6 +38,15 @@ PATTERNS = {
     "dense": (AttentionPattern("dense"), None),
     "sparse": (AttentionPattern("blocktopk", size=4, density=0.3), TokenPruning((0.5,), floor=4)),
 }
+
+
+@pytest.fixture
+def nothing_left_running() -> Iterator[None]:
+    """The test leaves no process behind that was not there before."""
+    here = psutil.Process()
+    before = here.children(recursive=True)
+    yield
+    assert [process for process in here.children(recursive=True) if process not in before] == []
 
 
 @pytest.fixture(scope="session")

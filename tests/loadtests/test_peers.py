@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from loadtests.adapters import ADAPTERS
@@ -103,6 +102,7 @@ def dense_labels() -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("nothing_left_running")
 @pytest.mark.parametrize("name", PEERS)
 def test_an_installed_peer_gives_the_labels_of_the_dense_model_and_is_stopped(
     name: str, dense_labels: list[str]
@@ -116,7 +116,6 @@ def test_an_installed_peer_gives_the_labels_of_the_dense_model_and_is_stopped(
         assert contender.facts["bytes"] > 1e7
     differ = [text for text, a, b in zip(EXAMPLES, labels, dense_labels, strict=True) if a != b]
     assert len(differ) <= MOST_DIFFERENT[PEERS[name].precision], differ
-    assert psutil.Process().children(recursive=True) == []
 
 
 def best_labels(contender: Contender, texts: list[str]) -> list[str]:
