@@ -1,5 +1,5 @@
-"""A batch through many models, forward or forward and backward: by the fused step where it serves,
-else by torch."""
+"""A batch through many models, and a step of what they learn from it: by the fused step where it
+serves, else by torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from training.pattern import AttentionPattern
+from training.study.descent import Descent
 from training.study.encoder import Dropout, EncoderSize, Parameters, forward
 from training.study.fused.step import fused_serves, fused_step
 
@@ -22,19 +23,20 @@ def batch_pass(
     pattern: AttentionPattern,
     *,
     drop: Dropout | None = None,
-    gradients: Parameters | None = None,
+    descent: Descent | None = None,
     plain: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy float [M, B], and whether the highest logit is the label's, bool [M, B].
 
-    `gradients` become those of each model's mean loss. `plain`: by torch alone.
+    With a `descent`, each model then takes a step of it down its mean loss: the parameters,
+    contiguous float32, are changed in place. `plain`: by torch alone.
     """
     tokens = batch[0]
     if not plain and fused_serves(size, pattern, tokens.device):
         elements = tokens[0].numel() * size.width
         dropped = None if drop is None else drop.draw(1 + 2 * size.blocks, elements)
-        return fused_step(parameters, *batch, size, pattern, dropped=dropped, gradients=gradients)
-    if gradients is None:
+        return fused_step(parameters, *batch, size, pattern, dropped=dropped, descent=descent)
+    if descent is None:
         with torch.inference_mode():
             return _by_torch(parameters, batch, size, pattern, drop)
     for parameter in parameters.values():
@@ -43,7 +45,7 @@ def batch_pass(
     found = torch.autograd.grad(losses.mean(dim=1).sum(), list(parameters.values()))
     for parameter in parameters.values():
         parameter.requires_grad_(False)
-    gradients.update(zip(parameters, found, strict=True))
+    descent.apply(parameters, dict(zip(parameters, found, strict=True)))
     return losses.detach(), right
 
 

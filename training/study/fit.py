@@ -25,6 +25,7 @@ from torch import Tensor
 
 from training.pattern import AttentionPattern
 from training.study.batch_pass import Batch, batch_pass
+from training.study.descent import Descent
 from training.study.encoder import Dropout, EncoderSize, Parameters, initial_parameters
 from training.study.tasks.task import Examples
 
@@ -100,7 +101,7 @@ def train_epoch(
     data = _Tensors(train, state.device)
     right = torch.zeros(len(state.seeds), device=state.device)
     lost = torch.zeros(len(state.seeds), device=state.device)
-    gradients = {name: torch.empty_like(tensor) for name, tensor in state.parameters.items()}
+    descent = Descent(rate=rate, clip=optimisation.clip)
     for chosen in order.split(optimisation.batch, dim=1):
         losses, correct = batch_pass(
             state.parameters,
@@ -108,10 +109,9 @@ def train_epoch(
             size,
             pattern,
             drop=drop,
-            gradients=gradients,
+            descent=descent,
             plain=plain,
         )
-        _descend(state.parameters, gradients, rate, optimisation.clip)
         lost += losses.sum(dim=1)
         right += correct.sum(dim=1)
         tick(chosen.shape[1] / len(train))
@@ -124,14 +124,6 @@ def train_epoch(
             _rounded(loss),
         )
     )
-
-
-def _descend(parameters: Parameters, gradients: Parameters, rate: float, clip: float) -> None:
-    """A step of SGD, the gradient of each model clipped by its own norm."""
-    squares = [gradient.flatten(1).square().sum(dim=1) for gradient in gradients.values()]
-    scale = rate * (clip / (torch.stack(squares).sum(dim=0).sqrt() + 1e-6)).clamp(max=1)  # [M]
-    for name, parameter in parameters.items():
-        parameter.sub_(gradients[name] * scale.view(-1, *[1] * (parameter.dim() - 1)))
 
 
 def evaluate(

@@ -12,6 +12,7 @@ import torch
 
 from training.pattern import AttentionPattern
 from training.study import fit
+from training.study.descent import Descent
 from training.study.encoder import EncoderSize, forward
 from training.study.tasks.task import Split, Task, draw_examples
 
@@ -96,23 +97,19 @@ def test_each_epoch_has_a_rate_an_order_and_a_dropout_of_its_own(
     read: list[torch.Tensor] = []
     dropping: list[list[int]] = []
     steps: list[tuple[float, float]] = []
-    batch_pass, descend = fit.batch_pass, fit._descend
+    batch_pass = fit.batch_pass
 
     def watched_pass(parameters: Any, batch: Any, *args: Any, **others: Any) -> Any:
-        if others.get("gradients") is None:
+        if others.get("descent") is None:
             assert others.get("drop") is None  # held-out texts are read without
         else:
             read.append(batch[0])
             assert others["drop"].rate == 0.2
             dropping.append([each.initial_seed() for each in others["drop"].generators])
+            steps.append((others["descent"].rate, others["descent"].clip))
         return batch_pass(parameters, batch, *args, **others)
 
-    def watched_step(parameters: Any, gradients: Any, rate: float, clip: float) -> None:
-        steps.append((rate, clip))
-        descend(parameters, gradients, rate, clip)
-
     monkeypatch.setattr(fit, "batch_pass", watched_pass)
-    monkeypatch.setattr(fit, "_descend", watched_step)
     state = fit.start(SIZE, seeds)
     for _ in epochs:
         fit.train_epoch(state, split.train, split.held_out, SIZE, TOPK, asked)
@@ -141,7 +138,7 @@ def test_each_models_gradient_is_clipped_by_its_own_norm() -> None:
     # Model 0: (3, 0, 4) and 12 -> norm 13; model 1: (0.1, 0, 0) and 0 -> norm 0.1.
     gradients = {"a": torch.tensor([[[3.0, 0, 4]], [[0.1, 0, 0]]]), "b": torch.zeros(2, 4)}
     gradients["b"][0, 2] = 12
-    fit._descend(parameters, gradients, rate=2.0, clip=0.5)
+    Descent(rate=2.0, clip=0.5).apply(parameters, gradients)
     expected = torch.tensor([3.0, 0, 4]) * -2 * 0.5 / 13
     torch.testing.assert_close(parameters["a"][0, 0], expected, atol=1e-5, rtol=1e-5)
     assert parameters["b"][0, 2].item() == pytest.approx(-2 * 0.5 / 13 * 12, abs=1e-5)

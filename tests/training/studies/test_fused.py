@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
@@ -16,6 +17,7 @@ from torch import Tensor
 from training.pattern import AttentionPattern
 from training.study import fit
 from training.study.batch_pass import batch_pass
+from training.study.descent import Descent
 from training.study.encoder import Dropout, EncoderSize, initial_parameters
 from training.study.fused import step as fused
 from training.study.fused.step import fused_serves, fused_step
@@ -30,6 +32,7 @@ pytestmark = pytest.mark.skipif(
 CPU = torch.device("cpu")
 SIZE = EncoderSize(symbols=5, classes=3, blocks=2)
 MODELS = 3
+UNCLIPPED = Descent(rate=1.0, clip=math.inf)  # a step is the gradient
 # More than a vector, a whole one, less than one; a text of one token, and of fewer than k.
 LENGTHS = (37, 32, 20, 8, 3, 1)
 
@@ -64,24 +67,39 @@ def test_losses_and_gradients_are_torchs(name: str) -> None:
     pattern, parameters, batch = MECHANISMS[name], initial_parameters(SIZE, range(MODELS)), texts()
     assert fused_serves(SIZE, pattern, CPU)
     found, expected = (
-        {name: torch.full_like(tensor, 7) for name, tensor in parameters.items()} for _ in range(2)
+        {name: tensor.clone() for name, tensor in parameters.items()} for _ in range(2)
     )
     (losses, right), (plain_losses, plain_right) = (
         batch_pass(
-            parameters,
+            changed,
             batch,
             SIZE,
             pattern,
             drop=Dropout(0.1, range(MODELS)),
-            gradients=gradients,
+            descent=UNCLIPPED,
             plain=plain,
         )
-        for gradients, plain in ((found, False), (expected, True))
+        for changed, plain in ((found, False), (expected, True))
     )
     torch.testing.assert_close(losses, plain_losses, atol=1e-5, rtol=1e-5)
     assert torch.equal(right, plain_right)
-    for key, gradient in expected.items():
-        torch.testing.assert_close(found[key], gradient, atol=1e-6, rtol=1e-3)
+    for key, before in parameters.items():
+        gradients = before - found[key], before - expected[key]
+        torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-3)
+
+
+def test_each_model_is_clipped_by_its_own_norm() -> None:
+    parameters, batch = initial_parameters(SIZE, range(MODELS)), texts()
+    parameters["head.weight"][1] *= 100  # whose gradients are steep
+    norms = []
+    for plain in (False, True):
+        changed = {name: tensor.clone() for name, tensor in parameters.items()}
+        descent = Descent(rate=2.0, clip=0.5)
+        batch_pass(changed, batch, SIZE, MECHANISMS["full"], descent=descent, plain=plain)
+        steps = [(parameters[name] - changed[name]).flatten(1) for name in parameters]
+        norms.append(torch.cat(steps, dim=1).norm(dim=1))
+    torch.testing.assert_close(norms[0], norms[1], atol=1e-5, rtol=1e-4)
+    assert norms[0][1].item() == pytest.approx(2.0 * 0.5, rel=1e-3)
 
 
 @pytest.mark.usefixtures("forgotten")
@@ -127,16 +145,15 @@ def test_threads_and_company_change_nothing() -> None:
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            gradients = {name: torch.empty_like(tensor) for name, tensor in parameters.items()}
-            losses, _ = fused_step(parameters, *batch, SIZE, pattern, gradients=gradients)
-            found.append({"losses": losses, **gradients})
+            changed = {name: tensor.clone() for name, tensor in parameters.items()}
+            losses, _ = fused_step(changed, *batch, SIZE, pattern, descent=UNCLIPPED)
+            found.append({"losses": losses, **changed})
     finally:
         torch.set_num_threads(before)
-    last = {name: tensor[2:] for name, tensor in parameters.items()}
-    gradients = {name: torch.empty_like(tensor) for name, tensor in last.items()}
+    last = {name: tensor[2:].clone() for name, tensor in parameters.items()}
     mine = [tensor[2:] for tensor in batch]
-    losses, _ = fused_step(last, *mine, SIZE, pattern, gradients=gradients)
-    for key, tensor in {"losses": losses, **gradients}.items():
+    losses, _ = fused_step(last, *mine, SIZE, pattern, descent=UNCLIPPED)
+    for key, tensor in {"losses": losses, **last}.items():
         assert torch.equal(found[0][key], found[1][key])
         assert torch.equal(found[0][key][2:], tensor)
 
@@ -145,9 +162,13 @@ def test_what_is_not_finite_stays_visible() -> None:
     for name in ("full", "topk-5", "bottomk-5", "band-5"):
         parameters = initial_parameters(SIZE, range(MODELS))
         parameters["0.qkv.weight"][1, 0, 0] = torch.nan
-        losses, _ = fused_step(parameters, *texts(), SIZE, MECHANISMS[name])
+        step = Descent(rate=0.1, clip=0.5)
+        losses, _ = fused_step(parameters, *texts(), SIZE, MECHANISMS[name], descent=step)
         assert losses[1].isnan().all()
         assert losses[[0, 2]].isfinite().all()
+        for parameter in parameters.values():
+            assert parameter[1].isnan().all()  # its norm is not a number
+            assert parameter[[0, 2]].isfinite().all()
 
 
 def test_large_scores_neither_overflow_nor_vanish() -> None:
@@ -167,7 +188,7 @@ def test_what_it_does_not_serve_is_left_to_torch() -> None:
     wrong = initial_parameters(SIZE, range(MODELS))
     wrong["0.up.weight"] = wrong["0.up.weight"].transpose(1, 2)
     with pytest.raises(ValueError, match="contiguous"):
-        fused_step(wrong, *texts(), SIZE, MECHANISMS["full"], gradients=wrong)
+        fused_step(wrong, *texts(), SIZE, MECHANISMS["full"], descent=UNCLIPPED)
 
 
 @pytest.mark.usefixtures("forgotten")

@@ -1,61 +1,44 @@
-// A step of the Semantic Focus study's encoder, forward and backward, for many models at once.
+// A step of the Semantic Focus study's encoder, forward, backward and SGD, for many models at once.
 //
-// The same computation as encoder.py, in float32, one text after the other: what a text needs of
-// its layers stays in the processor's cache, where torch writes every intermediate result of a
+// The same computation as encoder.py, in float32, a few texts after the others: what they need of
+// all layers stays in the processor's cache, where torch writes every intermediate result of a
 // batch to memory. Padding is not computed. step.py builds and calls this.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <thread>
-#include <utility>
 #include <vector>
 
-#include "text.h"
+#include "model.h"
+#include "texts.h"
 
 struct Step {  // `_Step` of step.py
   int32_t models, batch, length, blocks, classes, symbols, threads;
-  float sign;                   // as in Rule
-  const float* const* weights;  // the embedding, then each layer's weight and bias, [models, ...]
-  float* const* gradients;      // likewise, or null: forward alone
-  const int64_t* tokens;        // [models, batch, length]
-  const int64_t* lengths;       // [models, batch]
-  const int64_t* labels;        // [models, batch]
-  const int64_t* kept;          // [models, batch], how many links a row keeps; where sign is not 0
-  const float* links;           // [lengths, length, length up to whole lines], or null
-  const int64_t* which;         // [models, batch]: the row of links
-  const float* positions;       // [length, width]
-  const int64_t* dropped;       // or null
-  const int64_t* starts;        // [models · sites + 1] into dropped
-  float scale;                  // of what is not dropped
-  float* losses;                // [models, batch]
-  uint8_t* right;               // [models, batch]
+  float sign;              // as in Rule
+  float* const* weights;   // the embedding, then each layer's weight and bias, [models, ...]
+  const int64_t* tokens;   // [models, batch, length]
+  const int64_t* lengths;  // [models, batch]
+  const int64_t* labels;   // [models, batch]
+  const int64_t* kept;     // [models, batch], how many links a row keeps; where sign is not 0
+  const float* links;      // [lengths, length, length up to whole lines], or null
+  const int64_t* which;    // [models, batch]: the row of links
+  const float* positions;  // [length, width]
+  const int64_t* dropped;  // or null
+  const int64_t* starts;   // [models · sites + 1] into dropped
+  float scale;             // of what is not dropped
+  float rate, clip;        // of a step of SGD with the gradient of the mean loss; rate 0: none
+  float* losses;           // [models, batch]
+  uint8_t* right;          // [models, batch]
 };
 
 namespace {
 
 using namespace fused;
 
-// Model m of them, its gradients to be added to.
-Model model_of(const Step& s, int64_t m) {
-  const auto weight = [&](int i, int64_t size) { return s.weights[i] + m * size; };
-  const auto gradient = [&](int i, int64_t size) {
-    return s.gradients ? s.gradients[i] + m * size : nullptr;
-  };
-  const int64_t table = int64_t{s.symbols} * kWidth;
-  Model model{s.blocks, s.classes, weight(0, table), gradient(0, table), {}};
-  const int head = 4 * s.blocks;
-  for (int i = 0; i <= head; ++i) {
-    Linear layer{kWidth, i == head ? s.classes : i % 4 ? kWidth : 3 * kWidth};
-    const int64_t size = int64_t{layer.inputs} * layer.outputs;
-    layer.weight = weight(1 + 2 * i, size), layer.bias = weight(2 + 2 * i, layer.outputs);
-    layer.weight_gradient = gradient(1 + 2 * i, size);
-    layer.bias_gradient = gradient(2 + 2 * i, layer.outputs);
-    if (s.gradients && i < head) layer.turn();
-    model.layers.push_back(std::move(layer));
-  }
-  return model;
-}
+// Tokens that go through a layer together: weights and their gradients are read once for all of
+// them, and what they need of all layers still lies in the processor's own cache.
+constexpr int kRowsTogether = 128;
 
 // Cross-entropy; `logits` becomes its gradient, divided by `batch`.
 float cross_entropy(int classes, int64_t label, int batch, float* logits, uint8_t* right) {
@@ -74,23 +57,30 @@ float cross_entropy(int classes, int64_t label, int batch, float* logits, uint8_
 
 // Every `threads`-th model from `first` on.
 void run(const Step& s, int first) {
-  Text text(s.blocks, s.length);
-  std::vector<float> logits(s.classes);
+  const int together = std::min(s.batch, std::max(1, kRowsTogether / s.length));
+  Texts texts(s.blocks, s.length, together);
+  std::vector<float> logits(together * s.classes);
   for (int64_t m = first; m < s.models; m += s.threads) {
-    const Model model = model_of(s, m);
+    Model model(s.blocks, s.classes, s.symbols, s.weights, m, s.rate != 0);
     Dropout dropout{s.scale, s.dropped};
     if (s.dropped) dropout.starts = s.starts + m * (1 + 2 * s.blocks);
-    for (int64_t b = 0; b < s.batch; ++b) {
-      const int64_t at = m * s.batch + b, place = b * s.length * kWidth;
-      const int64_t* tokens = s.tokens + at * s.length;
-      const int n = static_cast<int>(s.lengths[at]);
-      Rule rule{s.sign};
-      if (s.kept) rule.k = static_cast<int>(s.kept[at]);
-      if (s.links) rule.links = s.links + s.which[at] * s.length * whole_lines(s.length);
-      text.forward(model, tokens, n, s.positions, rule, dropout, place, logits.data());
-      s.losses[at] = cross_entropy(s.classes, s.labels[at], s.batch, logits.data(), s.right + at);
-      if (s.gradients) text.backward(model, tokens, n, dropout, place, logits.data());
+    for (int64_t from = 0; from < s.batch; from += together) {
+      const int64_t end = std::min<int64_t>(from + together, s.batch), at = m * s.batch;
+      texts.clear();
+      for (int64_t b = from; b < end; ++b) {
+        Rule rule{s.sign};
+        if (s.kept) rule.k = static_cast<int>(s.kept[at + b]);
+        if (s.links) rule.links = s.links + s.which[at + b] * s.length * whole_lines(s.length);
+        texts.add(s.tokens + (at + b) * s.length, static_cast<int>(s.lengths[at + b]),
+                  b * s.length * kWidth, rule);
+      }
+      texts.forward(model, s.positions, dropout, logits.data());
+      for (int64_t b = from; b < end; ++b)
+        s.losses[at + b] = cross_entropy(s.classes, s.labels[at + b], s.batch,
+                                         &logits[(b - from) * s.classes], s.right + at + b);
+      if (s.rate != 0) texts.backward(model, dropout, logits.data());
     }
+    if (s.rate != 0) model.descend(s.rate, s.clip);
   }
 }
 

@@ -16,15 +16,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from training.attention.registry import LINK_RULES
 from training.pattern import AttentionPattern
+from training.study.descent import Descent
 from training.study.encoder import Dropped, EncoderSize, positions
 
 _SOURCE = Path(__file__).with_name("step.cc")
@@ -45,10 +45,10 @@ class _Step(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("models", "batch", "length", "blocks")),
         *((name, ctypes.c_int32) for name in ("classes", "symbols", "threads")),
         ("sign", ctypes.c_float),
-        *((name, ctypes.c_void_p) for name in ("weights", "gradients", "tokens", "lengths")),
+        *((name, ctypes.c_void_p) for name in ("weights", "tokens", "lengths")),
         *((name, ctypes.c_void_p) for name in ("labels", "kept", "links", "which", "positions")),
         *((name, ctypes.c_void_p) for name in ("dropped", "starts")),
-        ("scale", ctypes.c_float),
+        *((name, ctypes.c_float) for name in ("scale", "rate", "clip")),
         *((name, ctypes.c_void_p) for name in ("losses", "right")),
     )
 
@@ -68,21 +68,23 @@ def fused_step(
     pattern: AttentionPattern,
     *,
     dropped: Dropped | None = None,
-    gradients: Mapping[str, Tensor] | None = None,
+    descent: Descent | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy float [M, B], and whether the highest logit is the label's, bool [M, B].
 
     tokens: int64 [M, B, L], of which the first `lengths` int64 [M, B] are real; labels: int64
-    [M, B]. `dropped` is what dropout drops at its 1 + 2·blocks sites. `gradients`, contiguous and
-    named as the parameters, become those of each model's mean loss.
+    [M, B]. `dropped` is what dropout drops at its 1 + 2·blocks sites. With a `descent`, each model
+    then takes a step of it down its mean loss: the parameters are changed in place, and must be
+    contiguous. Raises ValueError where they are not, or not float32.
     """
     models, batch, length = tokens.shape
     texts = [tensor.contiguous() for tensor in (tokens, lengths, labels)]
     names = _in_order(size)
-    weights = [parameters[name].contiguous() for name in names]
-    slopes = [gradients[name].zero_() for name in names] if gradients else []
-    if any(tensor.dtype != torch.float32 or not tensor.is_contiguous() for tensor in slopes):
-        raise ValueError("gradients must be contiguous float32")
+    weights = [parameters[name] for name in names]
+    if descent is None:
+        weights = [tensor.contiguous() for tensor in weights]
+    if any(tensor.dtype != torch.float32 or not tensor.is_contiguous() for tensor in weights):
+        raise ValueError("parameters must be contiguous float32")
     by_name = {
         "losses": torch.empty(models, batch),
         "right": torch.empty(models, batch, dtype=torch.bool),
@@ -92,7 +94,7 @@ def fused_step(
     }
     if dropped is not None:
         by_name |= {"dropped": dropped.positions, "starts": dropped.starts}
-    weight_table, slope_table = _addresses(weights), _addresses(slopes)
+    addresses = (ctypes.c_void_p * len(weights))(*(tensor.data_ptr() for tensor in weights))
     asked = _Step(
         models=models,
         batch=batch,
@@ -102,9 +104,10 @@ def fused_step(
         symbols=size.symbols + 1,  # padding is one
         threads=min(models, torch.get_num_threads()),
         sign=_BY_SCORE.get(pattern.name, 0.0),
-        weights=ctypes.addressof(weight_table),
-        gradients=ctypes.addressof(slope_table) if slopes else None,
+        weights=ctypes.addressof(addresses),
         scale=dropped.scale if dropped is not None else 1.0,
+        rate=descent.rate if descent is not None else 0.0,
+        clip=descent.clip if descent is not None else 0.0,
         **{name: tensor.data_ptr() for name, tensor in by_name.items()},
     )
     library = _library()
@@ -136,11 +139,6 @@ def _links(pattern: AttentionPattern, lengths: Tensor, length: int) -> dict[str,
     links = torch.zeros(len(distinct), length, -(-length // _LINE) * _LINE)
     links[:, :, :length].masked_fill_(~kept.transpose(1, 2), -torch.inf)
     return {"links": links, "which": which}
-
-
-def _addresses(tensors: Sequence[Tensor]) -> Any:
-    """An array of pointers."""
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
 @functools.cache

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <vector>
+#include <memory>
 
 namespace fused {
 
@@ -44,19 +44,20 @@ Count whole_lines(Count count) {
   return (count + kLine - 1) / kLine * kLine;
 }
 
-// Floats from the start of a cache line on: a vector that spans two takes twice as long to load.
+// Floats of any value, from the start of a cache line on: a vector that spans two takes twice as
+// long to load.
 class Memory {
  public:
   Memory() = default;
-  explicit Memory(size_t count) : lines_(whole_lines(count) / kLine) {}
-  float* data() { return lines_.data()->values; }
-  const float* data() const { return lines_.data()->values; }
+  explicit Memory(size_t count) : lines_(new Line[whole_lines(count) / kLine]) {}
+  float* data() { return lines_.get()->values; }
+  const float* data() const { return lines_.get()->values; }
 
  private:
   struct alignas(4 * kLine) Line {
     float values[kLine];
   };
-  std::vector<Line> lines_;
+  std::unique_ptr<Line[]> lines_;
 };
 
 // eˣ for x ≤ 0, within 2 units in the last place: 2ⁿ times a polynomial in what is left of x.
