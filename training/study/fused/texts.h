@@ -71,7 +71,7 @@ class Texts {
     inner_ = take(wide), turned_ = take(kWidth * padded_), scores_ = take(square_);
   }
 
-  // The texts that the next passes are of; the one after the other in a batch of rows of `length`.
+  // The texts that the next passes are of.
   void clear() { texts_.clear(), rows_ = 0; }
   void add(const int64_t* tokens, int n, int64_t first, const Rule& rule) {
     texts_.push_back({tokens, n, rows_, first, rule});
@@ -94,12 +94,12 @@ class Texts {
       layer[0].forward(rows_, kept.normal, kept.qkv);
       for (size_t t = 0; t < texts_.size(); ++t) attend(kept, t);
       layer[1].forward(rows_, kept.context, added_);
-      add(dropout, 1 + 2 * block);
+      add_dropped(dropout, 1 + 2 * block);
       normalise(rows_, hidden_, kept.second, kept.second_inverse);
       layer[2].forward(rows_, kept.second, kept.inner);
       for (int i = 0; i < rows_ * kWidth; ++i) kept.inner[i] = std::max(kept.inner[i], 0.0f);
       layer[3].forward(rows_, kept.inner, added_);
-      add(dropout, 2 + 2 * block);
+      add_dropped(dropout, 2 + 2 * block);
     }
     const Kept& last = kept_[model.blocks];
     normalise(rows_, hidden_, last.normal, last.inverse);
@@ -136,12 +136,12 @@ class Texts {
     for (int block = model.blocks - 1; block >= 0; --block) {
       const Linear* layer = &model.layers[4 * block];
       const Kept& kept = kept_[block];
-      undo_add(dropout, 2 + 2 * block);
+      slope_of_added(dropout, 2 + 2 * block);
       layer[3].backward(rows_, kept.inner, added_, inner_);
       for (int i = 0; i < rows_ * kWidth; ++i) inner_[i] = kept.inner[i] > 0 ? inner_[i] : 0;
       layer[2].backward(rows_, kept.second, inner_, added_);
       normalise_backward(rows_, kept.second, kept.second_inverse, added_, gradient_);
-      undo_add(dropout, 1 + 2 * block);
+      slope_of_added(dropout, 1 + 2 * block);
       layer[1].backward(rows_, kept.context, added_, inner_);
       for (size_t t = 0; t < texts_.size(); ++t) attend_backward(kept, t);
       layer[0].backward(rows_, kept.normal, wide_, added_);
@@ -160,12 +160,14 @@ class Texts {
     for (const Text& text : texts_) dropout.apply(site, text.first, text.n, x + text.row * kWidth);
   }
 
-  void add(const Dropout& dropout, int site) {
+  // To hidden_, what is in added_.
+  void add_dropped(const Dropout& dropout, int site) {
     drop(dropout, site, added_);
     for (int i = 0; i < rows_ * kWidth; ++i) hidden_[i] += added_[i];
   }
 
-  void undo_add(const Dropout& dropout, int site) {
+  // To added_, the gradient of what it held.
+  void slope_of_added(const Dropout& dropout, int site) {
     std::memcpy(added_, gradient_, sizeof(float) * rows_ * kWidth);
     drop(dropout, site, added_);
   }
