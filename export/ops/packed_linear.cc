@@ -39,6 +39,13 @@ std::vector<uint8_t> deep_panels(const int8_t* weights, int64_t inputs, int64_t 
 
 }  // namespace
 
+void check_weight_sizes(int64_t inputs, int64_t outputs) {
+  if (inputs < 1 || outputs < 1) {
+    throw std::invalid_argument("weight must have inputs and outputs, got [" +
+                                std::to_string(inputs) + ", " + std::to_string(outputs) + "]");
+  }
+}
+
 // Lays out what `weights_` has the shape of.
 template <typename Weight>
 void PackedLinear::pack(const RowKernel& kernel, const Weight* weight, const float* scale,
@@ -104,10 +111,7 @@ PackedLinear::PackedLinear(const RowKernel& kernel, const int8_t* weight, const 
 }
 
 void PackedLinear::set_shape(int64_t inputs, int64_t outputs) {
-  if (inputs < 1 || outputs < 1) {
-    throw std::invalid_argument("weight must have inputs and outputs, got [" +
-                                std::to_string(inputs) + ", " + std::to_string(outputs) + "]");
-  }
+  check_weight_sizes(inputs, outputs);
   weights_.inputs = inputs;
   weights_.outputs = outputs;
 }

@@ -11,6 +11,9 @@
 
 namespace crisp {
 
+// Throws std::invalid_argument where weights of these sizes are none.
+void check_weight_sizes(int64_t inputs, int64_t outputs);
+
 // A linear layer, its weights laid out for one kernel, which alone may compute with them.
 class PackedLinear {
  public:

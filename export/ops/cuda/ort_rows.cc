@@ -1,6 +1,7 @@
 // The ONNX Runtime side of the row operators on a GPU: inputs as in ../ort_rows.cc, of float or
 // half; scales, biases and the weights of LayerNorms are always float. Weights of int8 are for
 // CPUs.
+#include "../packed_linear.h"
 #include "ort_device.h"
 
 namespace crisp {
@@ -26,10 +27,7 @@ class Inputs {
   Linear take_linear(int64_t inputs) {
     const Ort::ConstValue weight = take("weight", {inputs, -1});
     const Shape shape = shape_of(weight);
-    if (shape[0] < 1 || shape[1] < 1) {
-      throw std::invalid_argument("weight must have inputs and outputs, got [" +
-                                  std::to_string(shape[0]) + ", " + std::to_string(shape[1]) + "]");
-    }
+    check_weight_sizes(shape[0], shape[1]);
     const float* const scale = take_floats("scale", shape[1]);
     return {data_of(weight), scale, take_floats("bias", shape[1]), shape[0], shape[1]};
   }

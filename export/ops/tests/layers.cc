@@ -73,6 +73,25 @@ Layer random_layer(std::mt19937& random, int64_t inputs, int64_t outputs) {
   return layer;
 }
 
+PostAttentionWeights PostAttentionLayers::packed(const RowKernel& kernel, bool quantised) const {
+  PostAttentionWeights weights;
+  weights.out = out.packed(kernel, quantised);
+  weights.inner = inner.packed(kernel, quantised);
+  weights.outer = outer.packed(kernel, quantised);
+  weights.qkv = qkv.packed(kernel, quantised);
+  weights.attended = norm;
+  weights.output = norm;
+  return weights;
+}
+
+PostAttentionLayers random_post_attention(std::mt19937& random, int64_t hidden, int64_t inner) {
+  return {random_layer(random, hidden, hidden),
+          random_layer(random, hidden, inner),
+          random_layer(random, inner, hidden),
+          random_layer(random, hidden, 3 * hidden),
+          {random_rows(random, hidden), random_rows(random, hidden), 1e-12f}};
+}
+
 FloatRows random_rows(std::mt19937& random, int64_t count) {
   std::normal_distribution<float> normal;
   FloatRows values(count);

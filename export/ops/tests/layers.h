@@ -37,6 +37,16 @@ struct Layer {
 
 Layer random_layer(std::mt19937& random, int64_t inputs, int64_t outputs);
 
+// The layers between two attentions, and one LayerNorm for both places.
+struct PostAttentionLayers {
+  Layer out, inner, outer, qkv;
+  LayerNorm norm;
+
+  PostAttentionWeights packed(const RowKernel& kernel, bool quantised) const;
+};
+
+PostAttentionLayers random_post_attention(std::mt19937& random, int64_t hidden, int64_t inner);
+
 // `count` standard normal values.
 FloatRows random_rows(std::mt19937& random, int64_t count);
 

@@ -35,21 +35,11 @@ TEST_CASE("threads that share few rows compute what one computes, to the last bi
   std::mt19937 random(6);
   const int64_t hidden = 128;
   const int64_t inner = 1024;
-  const Layer out = random_layer(random, hidden, hidden);
-  const Layer first = random_layer(random, hidden, inner);
-  const Layer second = random_layer(random, inner, hidden);
-  const Layer next = random_layer(random, hidden, 3 * hidden);
-  const LayerNorm norm = {random_rows(random, hidden), random_rows(random, hidden), 1e-12f};
+  const PostAttentionLayers layers = random_post_attention(random, hidden, inner);
   const FloatRows context = random_rows(random, 33 * hidden);
   for (const NamedKernel& one : row_kernels()) {
     for (const bool quantised : {false, true}) {
-      PostAttentionWeights weights;
-      weights.out = out.packed(*one.kernel, quantised);
-      weights.inner = first.packed(*one.kernel, quantised);
-      weights.outer = second.packed(*one.kernel, quantised);
-      weights.qkv = next.packed(*one.kernel, quantised);
-      weights.attended = norm;
-      weights.output = norm;
+      const PostAttentionWeights weights = layers.packed(*one.kernel, quantised);
       for (const int64_t rows : {1, 2, 13, 32, 33}) {
         CAPTURE(one.name);
         CAPTURE(rows);

@@ -167,11 +167,8 @@ TEST_CASE("every kernel computes the same, but for rounding") {
 // `hidden`, `inner`: whole tiles of AMX, or not.
 void check_post_attention(int64_t hidden, int64_t inner) {
   std::mt19937 random(4);
-  const Layer out = random_layer(random, hidden, hidden);
-  const Layer first = random_layer(random, hidden, inner);
-  const Layer second = random_layer(random, inner, hidden);
-  const Layer next = random_layer(random, hidden, 3 * hidden);
-  const LayerNorm norm = {random_rows(random, hidden), random_rows(random, hidden), 1e-12f};
+  const PostAttentionLayers layers = random_post_attention(random, hidden, inner);
+  const auto& [out, first, second, next, norm] = layers;
   const int64_t rows = 71;
   const FloatRows context = random_rows(random, rows * hidden);
   const FloatRows residual = random_rows(random, rows * hidden);
@@ -179,13 +176,7 @@ void check_post_attention(int64_t hidden, int64_t inner) {
     for (const bool quantised : {false, true}) {
       CAPTURE(one.name);
       CAPTURE(quantised);
-      PostAttentionWeights weights;
-      weights.out = out.packed(*one.kernel, quantised);
-      weights.inner = first.packed(*one.kernel, quantised);
-      weights.outer = second.packed(*one.kernel, quantised);
-      weights.qkv = next.packed(*one.kernel, quantised);
-      weights.attended = norm;
-      weights.output = norm;
+      const PostAttentionWeights weights = layers.packed(*one.kernel, quantised);
       FloatRows output(rows * hidden);
       FloatRows qkv(rows * 3 * hidden);
       post_attention(*one.kernel, weights, context.data(), residual.data(), rows, output.data(),

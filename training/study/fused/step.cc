@@ -57,11 +57,12 @@ float cross_entropy(int classes, int64_t label, int batch, float* logits, uint8_
 
 // Every `threads`-th model from `first` on.
 void run(const Step& s, int first) {
+  const bool learns = s.rate != 0;
   const int together = std::min(s.batch, std::max(1, kRowsTogether / s.length));
   Texts texts(s.blocks, s.length, together);
   std::vector<float> logits(together * s.classes);
   for (int64_t m = first; m < s.models; m += s.threads) {
-    Model model(s.blocks, s.classes, s.symbols, s.weights, m, s.rate != 0);
+    Model model(s.blocks, s.classes, s.symbols, s.weights, m, learns);
     Dropout dropout{s.scale, s.dropped};
     if (s.dropped) dropout.starts = s.starts + m * (1 + 2 * s.blocks);
     for (int64_t from = 0; from < s.batch; from += together) {
@@ -78,9 +79,9 @@ void run(const Step& s, int first) {
       for (int64_t b = from; b < end; ++b)
         s.losses[at + b] = cross_entropy(s.classes, s.labels[at + b], s.batch,
                                          &logits[(b - from) * s.classes], s.right + at + b);
-      if (s.rate != 0) texts.backward(model, dropout, logits.data());
+      if (learns) texts.backward(model, dropout, logits.data());
     }
-    if (s.rate != 0) model.descend(s.rate, s.clip);
+    if (learns) model.descend(s.rate, s.clip);
   }
 }
 
