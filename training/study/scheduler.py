@@ -75,8 +75,8 @@ _BAR = "{desc}: {percentage:3.0f} %|{bar}| {elapsed}, about {remaining} left"
 
 def _show(bar: tqdm[Any], done: float, text: str) -> None:
     if bar.n == 0 and done > 0:  # what an earlier command did says nothing of today's speed
-        bar.initial = bar.n = done
-        bar.start_t = time.time()
+        bar.initial = bar.n = bar.last_print_n = done
+        bar.start_t = bar.last_print_t = time.time()
     bar.set_description_str(text, refresh=False)
     bar.update(max(0.0, done - bar.n))
 

@@ -3,6 +3,7 @@ fails or is killed is reported without losing the rest. The processes are the re
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -11,8 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
-from training.study import fit
+from training.study import fit, scheduler
 from training.study.errors import StudyError
 from training.study.runs import (
     FAILURE_FILE,
@@ -147,3 +149,18 @@ def test_a_killed_study_goes_on_from_its_last_epochs(
     assert len(found["curves"]["train_loss"]) == 3
     assert json.loads((folder / "settings.json").read_text())["settings"]["epochs"] == 3
     assert not (folder / FAILURE_FILE).exists()
+
+
+def test_what_an_earlier_command_did_says_nothing_of_todays_speed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    for clock in ("time.time", "tqdm.std.time"):
+        monkeypatch.setattr(clock, lambda: now[0])
+    shown = io.StringIO()
+    bar = tqdm(total=1.0, file=shown, mininterval=0, bar_format=scheduler._BAR)
+    for second, done in ((10.0, 0.0), (20.0, 0.5), (30.0, 0.51), (40.0, 0.52)):
+        now[0] = second
+        scheduler._show(bar, done, "1 run")
+    assert " 52 %" in shown.getvalue()
+    assert shown.getvalue().endswith(("00:20, about 08:00 left", "00:20, about 07:59 left"))

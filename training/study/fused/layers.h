@@ -30,8 +30,11 @@ struct Linear {
 
   // The gradient of x, from that of y; those of weight and bias are added to.
   void backward(int rows, const float* x, const float* dy, float* dx) const {
-    for (int i = 0; i < rows; ++i)
-      for (int j = 0; j < outputs; ++j) bias_gradient[j] += dy[i * outputs + j];
+    for (int j = 0; j < outputs; j += kLanes) {
+      Floats sum = load(bias_gradient + j);
+      for (int i = 0; i < rows; ++i) sum += load(dy + i * outputs + j);
+      store(bias_gradient + j, sum);
+    }
     multiply(inputs, outputs, rows, {x, 1, inputs}, dy, outputs, weight_gradient, outputs,
              {weight_gradient, outputs});
     multiply(rows, inputs, outputs, {dy, outputs}, turned.data(), inputs, dx, inputs);

@@ -9,6 +9,8 @@
 
 namespace fused {
 
+// Functions that take these are to be inlined where they are called often: what is passed in memory
+// is waited for.
 struct Left {  // element (i, j) stands at data[i * row + j * column]
   const float* data;
   int64_t row, column = 1;
@@ -20,8 +22,8 @@ struct Start {  // what the product is added to: a matrix, one row for all, or n
 };
 
 template <int R, int V>
-inline void tile(Left a, const float* b, int64_t b_row, float* c, int64_t c_row, int depth,
-                 Start start) {
+[[gnu::always_inline]] inline void tile(Left a, const float* b, int64_t b_row, float* c,
+                                        int64_t c_row, int depth, Start start) {
   Floats sum[R][V];
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v)
@@ -38,8 +40,8 @@ inline void tile(Left a, const float* b, int64_t b_row, float* c, int64_t c_row,
 
 // A tile of `rows` rows, at most R.
 template <int R, int V>
-inline void tile_of(int rows, Left a, const float* b, int64_t b_row, float* c, int64_t c_row,
-                    int depth, Start start) {
+[[gnu::always_inline]] inline void tile_of(int rows, Left a, const float* b, int64_t b_row,
+                                           float* c, int64_t c_row, int depth, Start start) {
   if (rows == R) return tile<R, V>(a, b, b_row, c, c_row, depth, start);
   if constexpr (R > 1) tile_of<R - 1, V>(rows, a, b, b_row, c, c_row, depth, start);
 }

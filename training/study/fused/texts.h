@@ -177,8 +177,8 @@ class Texts {
     const float* rows = kept_.back().normal + text.row * kWidth;
     std::fill_n(pooled, kWidth, 0.0f);
     for (int i = 0; i < text.n; ++i)
-      for (int j = 0; j < kWidth; ++j)
-        pooled[j] += rows[i * kWidth + j] / static_cast<float>(text.n);
+      for (int j = 0; j < kWidth; ++j) pooled[j] += rows[i * kWidth + j];
+    for (int j = 0; j < kWidth; ++j) pooled[j] /= static_cast<float>(text.n);
   }
 
   // Scores and probabilities are [keys, queries]: a vector is a key's with some queries, and

@@ -26,11 +26,13 @@ constexpr int kLanes = 4, kTileRows = 8;
 constexpr int kLanes = 4, kTileRows = 6;
 #endif
 
-typedef float Floats __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
-typedef int32_t Ints __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef float Floats __attribute__((vector_size(4 * kLanes)));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
+// In memory, from any address on. (In variables, it would make them cross cache lines.)
+typedef float Anywhere __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 
-inline Floats load(const float* from) { return *reinterpret_cast<const Floats*>(from); }
-inline void store(float* to, Floats values) { *reinterpret_cast<Floats*>(to) = values; }
+inline Floats load(const float* from) { return *reinterpret_cast<const Anywhere*>(from); }
+inline void store(float* to, Floats values) { *reinterpret_cast<Anywhere*>(to) = values; }
 
 // `count` up to whole vectors.
 template <class Count>
