@@ -5,8 +5,13 @@
 #include <cmath>
 #include <cstdint>
 
-#include "products.h"
 #include "vectors.h"
+
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && !defined(FUSED_WITHOUT_AMX)
+#include "weight_amx.h"
+#else
+#include "weight.h"
+#endif
 
 namespace fused {
 
@@ -15,29 +20,25 @@ constexpr float kEpsilon = 1e-5f;  // of LayerNorm
 
 struct Linear {
   int inputs, outputs;
-  const float *weight = nullptr, *bias = nullptr;
-  float *weight_gradient = nullptr, *bias_gradient = nullptr;
-  Memory turned = {};  // the weight, [outputs, inputs], for the backward pass
+  const float *values = nullptr, *bias = nullptr;
+  float *gradient = nullptr, *bias_gradient = nullptr;
+  Weight weight = {};
 
-  void turn() {
-    turned = Memory(static_cast<size_t>(inputs) * outputs);
-    transpose(inputs, outputs, weight, outputs, turned.data(), inputs);
-  }
+  void prepare(bool learns) { weight.prepare(inputs, outputs, values, learns); }
 
-  void forward(int rows, const float* x, float* y) const {
-    multiply(rows, outputs, inputs, {x, inputs}, weight, outputs, y, outputs, {bias});
+  void forward(int rows, const float* x, float* y, Scratch& scratch) const {
+    weight.forward(rows, x, bias, y, scratch);
   }
 
   // The gradient of x, from that of y; those of weight and bias are added to.
-  void backward(int rows, const float* x, const float* dy, float* dx) const {
+  void backward(int rows, const float* x, const float* dy, float* dx, Scratch& scratch) const {
     for (int j = 0; j < outputs; j += kLanes) {
       Floats sum = load(bias_gradient + j);
       for (int i = 0; i < rows; ++i) sum += load(dy + i * outputs + j);
       store(bias_gradient + j, sum);
     }
-    multiply(inputs, outputs, rows, {x, 1, inputs}, dy, outputs, weight_gradient, outputs,
-             {weight_gradient, outputs});
-    multiply(rows, inputs, outputs, {dy, outputs}, turned.data(), inputs, dx, inputs);
+    weight.add_gradient(rows, x, dy, gradient, scratch);
+    weight.backward(rows, dy, dx, scratch);
   }
 };
 

@@ -39,9 +39,9 @@ struct Model {
     if (learns) take_gradients();
     for (int i = 0; i <= head; ++i) {
       const Parameter &weight = parameters[1 + 2 * i], &bias = parameters[2 + 2 * i];
-      layers[i].weight = weight.values, layers[i].weight_gradient = weight.gradient;
+      layers[i].values = weight.values, layers[i].gradient = weight.gradient;
       layers[i].bias = bias.values, layers[i].bias_gradient = bias.gradient;
-      if (learns && i < head) layers[i].turn();
+      if (i < head) layers[i].prepare(learns);
     }
   }
 

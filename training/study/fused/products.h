@@ -72,10 +72,4 @@ inline void multiply(int rows, int width, int depth, Left a, const float* b, int
   }
 }
 
-inline void transpose(int rows, int width, const float* from, int64_t from_row, float* to,
-                      int64_t to_row) {
-  for (int j = 0; j < width; ++j)
-    for (int i = 0; i < rows; ++i) to[j * to_row + i] = from[i * from_row + j];
-}
-
 }  // namespace fused

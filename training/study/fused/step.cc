@@ -1,8 +1,8 @@
 // A step of the Semantic Focus study's encoder, forward, backward and SGD, for many models at once.
 //
-// The same computation as encoder.py, in float32, a few texts after the others: what they need of
-// all layers stays in the processor's cache, where torch writes every intermediate result of a
-// batch to memory. Padding is not computed. step.py builds and calls this.
+// The same computation as encoder.py, in float32 (with AMX: weight_amx.h), a few texts after the
+// others: what they need of all layers stays in the processor's cache, where torch writes every
+// intermediate result of a batch to memory. Padding is not computed. step.py builds and calls this.
 
 #include <algorithm>
 #include <cmath>
@@ -57,6 +57,7 @@ float cross_entropy(int classes, int64_t label, int batch, float* logits, uint8_
 
 // Every `threads`-th model from `first` on.
 void run(const Step& s, int first) {
+  const Tiles tiles;
   const bool learns = s.rate != 0;
   const int together = std::min(s.batch, std::max(1, kRowsTogether / s.length));
   Texts texts(s.blocks, s.length, together);

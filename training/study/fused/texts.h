@@ -14,6 +14,7 @@
 #include "layers.h"
 #include "model.h"
 #include "products.h"
+#include "transpose.h"
 #include "vectors.h"
 
 namespace fused {
@@ -57,7 +58,10 @@ class Texts {
  public:
   // Of up to `most` texts of up to `length` tokens.
   Texts(int blocks, int length, int most)
-      : padded_(whole_lines(length)), square_(size_t(length) * padded_), kept_(blocks + 1) {
+      : padded_(whole_lines(length)),
+        square_(size_t(length) * padded_),
+        kept_(blocks + 1),
+        scratch_(most * length, kWidth, 3 * kWidth) {
     const size_t rows = whole_lines(most * length), wide = rows * kWidth;
     const size_t squares = most * square_;
     memory_ = Memory((blocks + 1) * (8 * wide + squares + 2 * rows) + 7 * wide + kWidth * padded_ +
@@ -91,14 +95,14 @@ class Texts {
       const Linear* layer = &model.layers[4 * block];
       const Kept& kept = kept_[block];
       normalise(rows_, hidden_, kept.normal, kept.inverse);
-      layer[0].forward(rows_, kept.normal, kept.qkv);
+      layer[0].forward(rows_, kept.normal, kept.qkv, scratch_);
       for (size_t t = 0; t < texts_.size(); ++t) attend(kept, t);
-      layer[1].forward(rows_, kept.context, added_);
+      layer[1].forward(rows_, kept.context, added_, scratch_);
       add_dropped(dropout, 1 + 2 * block);
       normalise(rows_, hidden_, kept.second, kept.second_inverse);
-      layer[2].forward(rows_, kept.second, kept.inner);
+      layer[2].forward(rows_, kept.second, kept.inner, scratch_);
       for (int i = 0; i < rows_ * kWidth; ++i) kept.inner[i] = std::max(kept.inner[i], 0.0f);
-      layer[3].forward(rows_, kept.inner, added_);
+      layer[3].forward(rows_, kept.inner, added_, scratch_);
       add_dropped(dropout, 2 + 2 * block);
     }
     const Kept& last = kept_[model.blocks];
@@ -109,7 +113,7 @@ class Texts {
       pool(text, pooled);
       for (int c = 0; c < model.classes; ++c, ++logits) {
         *logits = head.bias[c];
-        for (int j = 0; j < kWidth; ++j) *logits += pooled[j] * head.weight[j * model.classes + c];
+        for (int j = 0; j < kWidth; ++j) *logits += pooled[j] * head.values[j * model.classes + c];
       }
     }
   }
@@ -123,8 +127,8 @@ class Texts {
       for (int c = 0; c < model.classes; ++c, ++logits) {
         head.bias_gradient[c] += *logits;
         for (int j = 0; j < kWidth; ++j) {
-          head.weight_gradient[j * model.classes + c] += pooled[j] * *logits;
-          slope[j] += head.weight[j * model.classes + c] * *logits / static_cast<float>(text.n);
+          head.gradient[j * model.classes + c] += pooled[j] * *logits;
+          slope[j] += head.values[j * model.classes + c] * *logits / static_cast<float>(text.n);
         }
       }
       for (int i = text.row; i < text.row + text.n; ++i)
@@ -137,14 +141,14 @@ class Texts {
       const Linear* layer = &model.layers[4 * block];
       const Kept& kept = kept_[block];
       slope_of_added(dropout, 2 + 2 * block);
-      layer[3].backward(rows_, kept.inner, added_, inner_);
+      layer[3].backward(rows_, kept.inner, added_, inner_, scratch_);
       for (int i = 0; i < rows_ * kWidth; ++i) inner_[i] = kept.inner[i] > 0 ? inner_[i] : 0;
-      layer[2].backward(rows_, kept.second, inner_, added_);
+      layer[2].backward(rows_, kept.second, inner_, added_, scratch_);
       normalise_backward(rows_, kept.second, kept.second_inverse, added_, gradient_);
       slope_of_added(dropout, 1 + 2 * block);
-      layer[1].backward(rows_, kept.context, added_, inner_);
+      layer[1].backward(rows_, kept.context, added_, inner_, scratch_);
       for (size_t t = 0; t < texts_.size(); ++t) attend_backward(kept, t);
-      layer[0].backward(rows_, kept.normal, wide_, added_);
+      layer[0].backward(rows_, kept.normal, wide_, added_, scratch_);
       normalise_backward(rows_, kept.normal, kept.inverse, added_, gradient_);
     }
     drop(dropout, 0, gradient_);
@@ -188,7 +192,7 @@ class Texts {
     const int row = 3 * kWidth;
     const float* qkv = kept.qkv + start * row;
     float* probabilities = kept.probabilities + t * square_;
-    turn(n, qkv, row);
+    transpose(n, kWidth, qkv, row, turned_, padded_);
     multiply(n, whole(n), kWidth, {qkv + kWidth, row}, turned_, padded_, probabilities, padded_);
     for (int i = 0; i < n; i += kLanes) softmax(probabilities + i, n, rule, i);
     multiply(n, kWidth, n, {probabilities, 1, padded_}, qkv + 2 * kWidth, row,
@@ -227,7 +231,7 @@ class Texts {
     const float *query = kept.qkv + start * row, *key = query + kWidth, *value = key + kWidth;
     const float *probabilities = kept.probabilities + t * square_, *slope = inner_ + start * kWidth;
     float* found = wide_ + start * row;
-    turn(n, slope, kWidth);
+    transpose(n, kWidth, slope, kWidth, turned_, padded_);
     multiply(n, whole(n), kWidth, {value, row}, turned_, padded_, scores_, padded_);
     multiply(n, kWidth, n, {probabilities, padded_}, slope, kWidth, found + 2 * kWidth, row);
     for (int i = 0; i < n; i += kLanes) {
@@ -244,19 +248,13 @@ class Texts {
     multiply(n, kWidth, n, {scores_, padded_}, query, row, found + kWidth, row);
   }
 
-  // To turned_ [kWidth, n], the n rows of `from`, with 0 up to a whole vector.
-  void turn(int n, const float* from, int64_t row) {
-    transpose(n, kWidth, from, row, turned_, padded_);
-    for (int j = 0; j < kWidth; ++j)
-      std::fill(turned_ + j * padded_ + n, turned_ + j * padded_ + whole(n), 0.0f);
-  }
-
   int padded_, rows_ = 0;
   size_t square_;  // of a text's scores
   std::vector<Text> texts_;
   std::vector<Kept> kept_;
   Memory memory_;
   std::vector<float> best_;
+  Scratch scratch_;
   float *hidden_, *added_, *gradient_, *wide_, *inner_, *turned_, *scores_;
 };
 
