@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from training.pattern import AttentionPattern
 from training.study.descent import Descent
-from training.study.encoder import Dropout, EncoderSize, Parameters, forward
+from training.study.dropout import Dropout, Dropped
+from training.study.encoder import EncoderSize, Parameters, forward
 from training.study.fused.step import fused_serves, fused_step
 
 # tokens int64 [M, B, L], of which the first `lengths` int64 [M, B] are real, and labels int64
@@ -31,17 +32,17 @@ def batch_pass(
     With a `descent`, each model then takes a step of it down its mean loss: the parameters,
     contiguous float32, are changed in place. `plain`: by torch alone.
     """
-    tokens = batch[0]
+    tokens, dropped = batch[0], None
+    if drop is not None:
+        dropped = drop.draw(sites=1 + 2 * size.blocks, count=tokens[0].numel() * size.width)
     if not plain and fused_serves(size, pattern, tokens.device):
-        elements = tokens[0].numel() * size.width
-        dropped = None if drop is None else drop.draw(1 + 2 * size.blocks, elements)
         return fused_step(parameters, *batch, size, pattern, dropped=dropped, descent=descent)
     if descent is None:
         with torch.inference_mode():
-            return _by_torch(parameters, batch, size, pattern, drop)
+            return _by_torch(parameters, batch, size, pattern, dropped)
     for parameter in parameters.values():
         parameter.requires_grad_()
-    losses, right = _by_torch(parameters, batch, size, pattern, drop)
+    losses, right = _by_torch(parameters, batch, size, pattern, dropped)
     found = torch.autograd.grad(losses.mean(dim=1).sum(), list(parameters.values()))
     for parameter in parameters.values():
         parameter.requires_grad_(False)
@@ -54,9 +55,9 @@ def _by_torch(
     batch: Batch,
     size: EncoderSize,
     pattern: AttentionPattern,
-    drop: Dropout | None,
+    dropped: Dropped | None,
 ) -> tuple[Tensor, Tensor]:
     tokens, lengths, labels = batch
-    logits = forward(parameters, tokens, lengths, size, pattern, drop=drop)
+    logits = forward(parameters, tokens, lengths, size, pattern, dropped=dropped)
     losses = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     return losses.view(labels.shape), logits.argmax(dim=-1) == labels

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from training.attention.registry import sparse_attention
 from training.pattern import AttentionPattern
+from training.study.dropout import Dropped
 
 Parameters = dict[str, Tensor]  # each [M, ...]
 
@@ -66,21 +67,25 @@ def forward(
     size: EncoderSize,
     pattern: AttentionPattern,
     *,
-    drop: Callable[[Tensor], Tensor] | None = None,
+    dropped: Dropped | None = None,
     observe: Observe | None = None,
 ) -> Tensor:
     """Logits [M, B, C] of tokens int64 [M, B, L], of which the first `lengths` [M, B] are real.
 
-    `drop` is applied to the embeddings and to what each layer adds, float [M, B·L, D].
+    What is `dropped` has 1 + 2·blocks sites: the embeddings, and what each layer adds, float
+    [M, B·L, D].
     """
-    drop = drop or nn.Identity()
+
+    def drop(site: int, hidden: Tensor) -> Tensor:
+        return hidden if dropped is None else dropped.apply(site, hidden)
+
     models, batch, length = tokens.shape
     width = size.width
     valid = torch.arange(length, device=tokens.device) < lengths[..., None]  # [M, B, L]
     rows = valid.view(-1, length)
     model = torch.arange(models, device=tokens.device)[:, None, None]
     hidden = parameters["embedding"][model, tokens] + positions(length, width).to(tokens.device)
-    hidden = drop(hidden.view(models, batch * length, width))
+    hidden = drop(0, hidden.view(models, batch * length, width))
     for block in range(size.blocks):
         qkv = _linear(_normalised(hidden), parameters, f"{block}.qkv")
         # One head, and models and batch as one axis: [M·B, 1, L, D].
@@ -89,9 +94,9 @@ def forward(
             observe(block, query, key, rows)
         context, _ = sparse_attention(query, key, value, rows, pattern)
         mixed = _linear(context.reshape(models, -1, width), parameters, f"{block}.out")
-        hidden = hidden + drop(mixed)
+        hidden = hidden + drop(1 + 2 * block, mixed)
         inner = nn.functional.relu(_linear(_normalised(hidden), parameters, f"{block}.up"))
-        hidden = hidden + drop(_linear(inner, parameters, f"{block}.down"))
+        hidden = hidden + drop(2 + 2 * block, _linear(inner, parameters, f"{block}.down"))
     weights = (valid / lengths[..., None]).view(models * batch, 1, length)
     pooled = weights @ _normalised(hidden).view(-1, length, width)
     return _linear(pooled.view(models, batch, width), parameters, "head")
@@ -102,57 +107,6 @@ def positions(length: int, width: int) -> Tensor:
     frequencies = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
     angles = torch.arange(length)[:, None] * frequencies
     return torch.stack([angles.sin(), angles.cos()], dim=-1).view(length, width)
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """What dropout drops in one pass, model by model and site by site."""
-
-    positions: Tensor  # int64, ascending within a model and site
-    starts: Tensor  # int64 [M · sites + 1], of each model's and site's positions
-    scale: float  # of what is not dropped
-
-
-class Dropout:
-    """Dropout for M models, each with random numbers of its own.
-
-    Only the few elements that are dropped are drawn, as gaps between them, which are geometrically
-    distributed: the same distribution as a coin for each element, at a fraction of its cost.
-    """
-
-    def __init__(self, rate: float, seeds: Sequence[int]) -> None:
-        self.rate, self.scale = rate, 1 / (1 - rate)
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """hidden [M, ...] with a share of `rate` set to 0 and the others scaled up."""
-        if self.rate == 0:
-            return hidden
-        mask = torch.full(hidden.shape, self.scale)
-        for row, generator in zip(mask.view(len(mask), -1), self.generators, strict=True):
-            row[self._dropped(generator, 1, row.numel())[0]] = 0
-        return hidden * mask.to(hidden.device)
-
-    def draw(self, sites: int, count: int) -> Dropped | None:
-        """What as many calls would drop, each with `count` elements of a model."""
-        if self.rate == 0:
-            return None
-        drawn = [self._dropped(generator, sites, count) for generator in self.generators]
-        sizes = torch.cat([torch.zeros(1, dtype=torch.int64), *(each for _, each in drawn)])
-        return Dropped(torch.cat([found for found, _ in drawn]), sizes.cumsum(0), self.scale)
-
-    def _dropped(self, generator: torch.Generator, sites: int, count: int) -> tuple[Tensor, Tensor]:
-        """The positions of `count` that are dropped, ascending, site after site; and how many at
-        each site."""
-        expected = count * self.rate
-        draws = int(expected + 6 * math.sqrt(expected)) + 10  # almost always enough
-        gaps = torch.empty(sites, draws).geometric_(self.rate, generator=generator)
-        found = gaps.long().cumsum(1) - 1
-        while int(found[:, -1].min()) < count - 1:
-            more = torch.empty(sites, draws).geometric_(self.rate, generator=generator)
-            found = torch.cat([found, found[:, -1:] + more.long().cumsum(1)], dim=1)
-        inside = found < count
-        return found[inside], inside.sum(dim=1)
 
 
 def _linear(hidden: Tensor, parameters: Mapping[str, Tensor], name: str) -> Tensor:

@@ -26,7 +26,8 @@ from torch import Tensor
 from training.pattern import AttentionPattern
 from training.study.batch_pass import Batch, batch_pass
 from training.study.descent import Descent
-from training.study.encoder import Dropout, EncoderSize, Parameters, initial_parameters
+from training.study.dropout import Dropout
+from training.study.encoder import EncoderSize, Parameters, initial_parameters
 from training.study.tasks.task import Examples
 
 _EVALUATION_ROWS = 20_000  # tokens of one model at once when nothing is learned

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from training.pattern import AttentionPattern
 from training.study.encoder import (
-    Dropout,
     EncoderSize,
     forward,
     initial_parameters,
@@ -134,20 +133,3 @@ def test_positions_alternate_sine_and_cosine() -> None:
     assert table[0].tolist() == [0, 1, 0, 1]
     assert table[3, 0] == pytest.approx(np.sin(3))
     assert table[3, 3] == pytest.approx(np.cos(3 / 100))
-
-
-def test_dropout_drops_its_share_anywhere_and_keeps_the_mean() -> None:
-    drop = Dropout(0.05, (1, 2))
-    masks = torch.stack([drop(torch.ones(2, 100, 100)) for _ in range(20)])
-    dropped = (masks == 0).double()
-    # 400,000 coins of 0.05: one standard error of the share is 0.00034.
-    assert abs(float(dropped.mean()) - 0.05) < 0.0015
-    assert masks.max() == pytest.approx(1 / 0.95)
-    by_place = dropped.mean(dim=(0, 1)).flatten()
-    assert abs(float(by_place[:5000].mean() - by_place[5000:].mean())) < 0.003
-    assert not torch.equal(masks[0, 0], masks[0, 1])
-    neighbours = (dropped[..., 1:] * dropped[..., :-1]).mean()
-    assert abs(float(neighbours) - 0.05**2) < 0.0005
-    again = Dropout(0.05, (2,))
-    assert torch.equal(again(torch.ones(1, 100, 100))[0], masks[0, 1])
-    assert torch.equal(Dropout(0.0, (1,))(torch.ones(1, 3)), torch.ones(1, 3))

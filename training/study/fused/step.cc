@@ -25,7 +25,8 @@ struct Step {  // `_Step` of step.py
   const int64_t* which;    // [models, batch]: the row of links
   const float* positions;  // [length, width]
   const int64_t* dropped;  // or null
-  const int64_t* starts;   // [models · sites + 1] into dropped
+  const int64_t* starts;   // [models + 1] into dropped
+  int64_t count;           // of a model's elements at a site of dropout
   float scale;             // of what is not dropped
   float rate, clip;        // of a step of SGD with the gradient of the mean loss; rate 0: none
   float* losses;           // [models, batch]
@@ -64,8 +65,9 @@ void run(const Step& s, int first) {
   std::vector<float> logits(together * s.classes);
   for (int64_t m = first; m < s.models; m += s.threads) {
     Model model(s.blocks, s.classes, s.symbols, s.weights, m, learns);
-    Dropout dropout{s.scale, s.dropped};
-    if (s.dropped) dropout.starts = s.starts + m * (1 + 2 * s.blocks);
+    Dropout dropout{s.scale, s.count};
+    if (s.dropped)
+      dropout.dropped = s.dropped + s.starts[m], dropout.end = s.dropped + s.starts[m + 1];
     for (int64_t from = 0; from < s.batch; from += together) {
       const int64_t end = std::min<int64_t>(from + together, s.batch), at = m * s.batch;
       texts.clear();

@@ -27,7 +27,8 @@ from torch import Tensor
 from training.attention.registry import LINK_RULES
 from training.pattern import AttentionPattern
 from training.study.descent import Descent
-from training.study.encoder import Dropped, EncoderSize, positions
+from training.study.dropout import Dropped
+from training.study.encoder import EncoderSize, positions
 
 _SOURCE = Path(__file__).with_name("step.cc")
 _FLAGS = (
@@ -40,6 +41,9 @@ _BY_SCORE = {"topk": 1.0, "bottomk": -1.0}
 _BY_PLACE = ("dense", "band", "block", "random")
 
 
+_positions = functools.cache(positions)
+
+
 class _Step(ctypes.Structure):
     """`Step` of step.cc, which says what each is."""
 
@@ -50,6 +54,7 @@ class _Step(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("weights", "tokens", "lengths")),
         *((name, ctypes.c_void_p) for name in ("labels", "kept", "links", "which", "positions")),
         *((name, ctypes.c_void_p) for name in ("dropped", "starts")),
+        ("count", ctypes.c_int64),
         *((name, ctypes.c_float) for name in ("scale", "rate", "clip")),
         *((name, ctypes.c_void_p) for name in ("losses", "right")),
     )
@@ -90,7 +95,7 @@ def fused_step(
     by_name = {
         "losses": torch.empty(models, batch),
         "right": torch.empty(models, batch, dtype=torch.bool),
-        "positions": positions(length, size.width),
+        "positions": _positions(length, size.width),
         **dict(zip(("tokens", "lengths", "labels"), texts, strict=True)),
         **_links(pattern, texts[1], length),
     }
@@ -107,6 +112,7 @@ def fused_step(
         threads=min(models, torch.get_num_threads()),
         sign=_BY_SCORE.get(pattern.name, 0.0),
         weights=ctypes.addressof(addresses),
+        count=dropped.count if dropped is not None else 0,
         scale=dropped.scale if dropped is not None else 1.0,
         rate=descent.rate if descent is not None else 0.0,
         clip=descent.clip if descent is not None else 0.0,

@@ -33,15 +33,16 @@ struct Kept {  // of a block, for the backward pass; rows are tokens
 
 struct Dropout {  // of one model
   float scale;
-  const int64_t* dropped;  // ascending positions, those of a site from starts[site] on
-  const int64_t* starts = nullptr;
+  int64_t count;  // of elements at a site
+  // Ascending positions in the elements of all sites, one after the other; or null.
+  const int64_t *dropped = nullptr, *end = nullptr;
 
-  // x [rows, kWidth], the text's `first` element of a batch, set to 0 or scaled up.
+  // x [rows, kWidth], a site's elements from `first` on, set to 0 or scaled up.
   void apply(int site, int64_t first, int rows, float* x) const {
     if (!dropped) return;
     for (int i = 0; i < rows * kWidth; ++i) x[i] *= scale;
-    const int64_t* end = dropped + starts[site + 1];
-    const int64_t* at = std::lower_bound(dropped + starts[site], end, first);
+    first += site * count;
+    const int64_t* at = std::lower_bound(dropped, end, first);
     for (; at < end && *at < first + rows * kWidth; ++at) x[*at - first] = 0;
   }
 };
