@@ -4,7 +4,7 @@
 // Each number is split into two bfloat16, the nearest one and the rest, which together have 16 of
 // its 24 bits. A product is then three: nearest · nearest, nearest · rest and rest · nearest
 // (Henry, Tang, Heinecke: Leveraging the bfloat16 Artificial Intelligence Datatype For
-// Higher-Precision Computations, arXiv 1904.06376, section 3).
+// Higher-Precision Computations, arXiv 1904.06376).
 
 #pragma once
 
