@@ -115,7 +115,9 @@ $(EVERYTHING): $(VENV) $(PINS)
 	touch $(SERVING) $@
 
 # The service runs without the operator library as well, only more slowly: where it cannot be built,
-# the script says why and succeeds. `make ops` tries again.
+# the script says why and succeeds. `make ops` tries again. The stamp's time is that of the beginning:
+# what is edited during the compilation is newer.
 $(OPS): $(OPS_SOURCES) | $(SERVING)
+	touch $@.begun
 	export/ops/build.sh
-	touch $@
+	mv $@.begun $@

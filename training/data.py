@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,8 @@ def read_examples(
     """Reads a file by its ending, or else the split of a hub data set through `datasets`.
 
     Labels are names (of `label_names`, where given), in any case, or indices, where no name is a
-    number. Without `label_names`, 0 and 1 mean negative and positive,
-    and any other names are taken in sorted order.
+    number. Without `label_names`, 0 and 1 mean negative and positive, and any other names are those
+    that occur, in sorted order: whole numbers by size.
 
     Raises DataError where the file is missing, empty, not UTF-8, lacks a column, or a row has an
     empty text or an unknown label; the message names the row.
@@ -244,7 +245,11 @@ def _infer_label_names(labels: Sequence[str]) -> tuple[str, ...]:
     if missing:
         raise DataError(f"row {labels.index(missing.pop()) + 1} has no label")
     if all(label.isdecimal() for label in found):
-        return tuple(str(i) for i in range(max(map(int, found)) + 1))
+        names = sorted(found, key=int)  # 1 to 5 stars, also where they are 1 to 10
+        for one, other in pairwise(names):
+            if int(one) == int(other):
+                raise DataError(f"labels {one!r} and {other!r} are one number: write them alike")
+        return tuple(names)
     names = sorted(found)
     spelled = {name.lower(): name for name in names}
     if len(spelled) < len(names):

@@ -212,19 +212,19 @@ def test_a_training_goes_by_its_settings(
     up, down = [i / 4 for i in range(4)], [i / 6 for i in range(6, 0, -1)]
     assert sees.rates == pytest.approx([3e-3 * share for share in (*up, *down)])
     assert dropouts == {(True, 0.35), (False, 0.0)}
-    # Two stars are the third of six labels, five the last.
-    assert record.label_names == ("0", "1", "2", "3", "4", "5")
-    assert load_file(tmp_path / "run" / "model.safetensors")["classifier.weight"].shape == (6, 16)
+    # No class for stars that no text has.
+    assert record.label_names == ("2", "5")
+    assert load_file(tmp_path / "run" / "model.safetensors")["classifier.weight"].shape == (2, 16)
 
     # What was held out is found again, and other texts are read, by the run's columns.
     found_again = held_out_texts(RunRecord.load(tmp_path / "run"))
     assert found_again == load_data(settings)[1]
-    assert {example.label for example in found_again[0].examples} == {2, 5}
+    assert {example.label for example in found_again[0].examples} == {0, 1}
     other = stars_tsv(tmp_path / "other.tsv", 30, 2)
     texts = RunRecord.load(tmp_path / "run").read([str(other)], "validation")[0]
     assert [example.text for example in texts.examples] == [text for text, _ in sentences(30, 2)]
     (found,) = evaluate_run(tmp_path / "run", [str(other)], split="validation")
-    assert [sum(row) for row in found.confusion] == [0, 0, 15, 0, 0, 15]
+    assert [sum(row) for row in found.confusion] == [15, 15]
     assert found.label_names == record.label_names
 
 
@@ -242,7 +242,7 @@ def test_held_out_texts_are_read_by_the_columns_too(base: Path, tmp_path: Path) 
     record = finetune.finetune(settings, tmp_path / "run")
     assert held_out_texts(record) == load_data(settings)[1]
     examples = held_out_texts(record)[0].examples
-    assert [(e.text, (e.label - 2) / 3) for e in examples] == sentences(10, 2)
+    assert [(e.text, e.label) for e in examples] == sentences(10, 2)
 
 
 @pytest.mark.parametrize("hardware", ["fp32", "bf16"])
