@@ -67,7 +67,8 @@ def explain_text(
     shown = (layer or count) - 1
     console = Console(highlight=False)
     prediction = found.prediction
-    console.print(Text.assemble((prediction.label, "bold"), f"  {prediction.score:.3f}"))
+    label = _printable(prediction.label)
+    console.print(Text.assemble((label, "bold"), f"  {prediction.score:.3f}"))
     console.print()
     console.print(coloured(text, found, shown))
     console.print()

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -138,15 +139,18 @@ def _print_prediction(console: Console, engine: Engine, text: str, found: Predic
     colour = {"positive": "green", "negative": "red"}.get(found.label, "cyan")
     cut = " [cut]" if found.truncated else ""
     score = Text(f"{found.score:.3f}")
-    _print_row(console, engine, Text(found.label, style=colour), score, text + cut)
+    _print_row(console, engine, Text(_printable(found.label), style=colour), score, text + cut)
 
 
 def _print_row(console: Console, engine: Engine, label: Text, score: Text, text: str) -> None:
-    label.pad_right(max(map(len, engine.manifest.labels)) - len(label))
-    # Control characters of a foreign file have no business in a terminal.
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    row = Text("  ").join([label, score, Text(printable)])
+    label.pad_right(max(map(cell_len, ("label", *engine.manifest.labels))) - label.cell_len)
+    row = Text("  ").join([label, score, Text(_printable(text))])
     if console.is_terminal:
         console.print(row, no_wrap=True, overflow="ellipsis")
     else:
         console.print(row, soft_wrap=True)
+
+
+def _printable(text: str) -> str:
+    """Control characters of a foreign text or label have no business in a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -116,7 +116,11 @@ def train(
         str | None, typer.Option(help="Column of the texts, where it isn't sentence or text.")
     ] = None,
     label_column: Annotated[
-        str | None, typer.Option(help="Column of the labels, where it isn't label.")
+        str | None,
+        typer.Option(
+            help="Column of the labels, where it isn't label. Labels are names or numbers; 0 and 1 "
+            "alone mean negative and positive."
+        ),
     ] = None,
 ) -> None:
     """Fine-tunes a DistilBERT-architecture classifier with sparse attention.

@@ -13,18 +13,18 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from training.errors import DataError
 from training.hub import hub_is_reachable
+from training.labels import label_names as names_of
+from training.labels import label_reader, label_text
 
 TEXT_COLUMNS = ("sentence", "text", "review", "content")
 LABEL_COLUMNS = ("label", "labels", "sentiment")
-SENTIMENTS = ("negative", "positive")
 FILE_TYPES = (".tsv", ".csv", ".jsonl", ".parquet")
 
 
@@ -59,9 +59,8 @@ def read_examples(
 ) -> LabelledTexts:
     """Reads a file by its ending, or else the split of a hub data set through `datasets`.
 
-    Labels are names (of `label_names`, where given), in any case, or indices, where no name is a
-    number. Without `label_names`, 0 and 1 mean negative and positive, and any other names are those
-    that occur, in sorted order: whole numbers by size.
+    Labels are names (of `label_names`, where given), in any case, or indices: see
+    `training.labels`.
 
     Raises DataError where the file is missing, empty, not UTF-8, lacks a column, or a row has an
     empty text or an unknown label; the message names the row.
@@ -75,20 +74,22 @@ def read_examples(
         name, digest = path.name, hashlib.sha256(content).hexdigest()
         # The folder tells sst2/dev.tsv from imdb/dev.tsv.
         name = f"{path.resolve().parent.name}/{name}"
+        declared: dict[str, list[str]] = {}
     elif path.exists():
         raise DataError(f"{path}: expected a file that ends in {', '.join(FILE_TYPES)}")
     else:
-        rows, digest = _rows_of_hub(str(source), split)
+        rows, digest, declared = _rows_of_hub(str(source), split)
         name = f"{source}:{split}"
     if not rows:
         raise DataError(f"{name} is empty: it has no rows below its header")
     texts = _column(rows[0], text_column, TEXT_COLUMNS, name, "--text-column")
     labels = _column(rows[0], label_column, LABEL_COLUMNS, name, "--label-column")
-    raw = [(_text(row.get(texts), name, i), _label(row.get(labels))) for i, row in enumerate(rows)]
-    names = tuple(label_names) if label_names else _infer_label_names([label for _, label in raw])
-    index_of = _label_reader(names)
+    found = [label_text(row.get(labels)) for row in rows]
+    names = tuple(label_names or names_of(found, name, declared.get(labels)))
+    index_of = label_reader(names)
     examples = []
-    for i, (text, label) in enumerate(raw):
+    for i, (row, label) in enumerate(zip(rows, found, strict=True)):
+        text = _text(row.get(texts), name, i)
         index = index_of(label)
         if index is None:
             known = ", ".join(names)
@@ -97,12 +98,13 @@ def read_examples(
     return LabelledTexts(name, tuple(examples), names, digest)
 
 
-def require_several_classes(texts: LabelledTexts) -> None:
+def require_several_classes(sets: Sequence[LabelledTexts]) -> None:
     """Raises DataError where all examples have one label: nothing could be learnt from them."""
-    present = {example.label for example in texts.examples}
+    present = {texts.label_names[e.label] for texts in sets for e in texts.examples}
     if len(present) < 2:
-        only = texts.label_names[present.pop()]
-        raise DataError(f"{texts.name}: every row is labelled {only!r}; training needs two classes")
+        names = ", ".join(texts.name for texts in sets)
+        only = present.pop()
+        raise DataError(f"{names}: every row is labelled {only!r}; training needs two classes")
 
 
 def without_overlap(
@@ -178,7 +180,8 @@ def _rows_of_jsonl(path: Path, text: str) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _rows_of_hub(name: str, split: str) -> tuple[list[dict[str, Any]], str]:
+def _rows_of_hub(name: str, split: str) -> tuple[list[dict[str, Any]], str, dict[str, list[str]]]:
+    """Rows, their sha256, and the names that the hub gives to the labels of a column, in order."""
     import datasets
 
     if not hub_is_reachable():
@@ -192,12 +195,14 @@ def _rows_of_hub(name: str, split: str) -> tuple[list[dict[str, Any]], str]:
             f"{reason}. Offline, give --data a {', '.join(FILE_TYPES)} file"
         ) from None
     rows = [dict(row) for row in table]
+    declared = {}
     for column, feature in table.features.items():
         if isinstance(feature, datasets.ClassLabel):
+            declared[column] = list(feature.names)
             for row in rows:
                 row[column] = feature.int2str(row[column]) if row[column] >= 0 else None
     digest = hashlib.sha256(json.dumps(rows, sort_keys=True, default=str).encode()).hexdigest()
-    return rows, digest
+    return rows, digest, declared
 
 
 def _column(
@@ -216,44 +221,10 @@ def _column(
 def _text(value: object, name: str, i: int) -> str:
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{name}, row {i + 1}: the text is empty or not a string: {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{name}, row {i + 1}: the text has half a character (a lone surrogate): {value[:40]!a}"
+        ) from None
     return value
-
-
-def _label(value: object) -> str:
-    # 1, 1.0, "1" and True are one label: files and hubs write all of them.
-    if (isinstance(value, float) and value.is_integer()) or isinstance(value, bool):
-        value = int(value)
-    return str(value).strip()
-
-
-def _label_reader(names: Sequence[str]) -> Callable[[str], int | None]:
-    """Says which of `names` a label is, or None.
-
-    Beside names that are numbers (-1, 0, 1) a number is a name, never an index.
-    """
-    index = {name.lower(): i for i, name in enumerate(names)}
-    if not any(re.fullmatch(r"[+-]?\d*\.?\d+(e[+-]?\d+)?", name) for name in names):
-        index = {str(i): i for i in range(len(names))} | index
-    return lambda label: index.get(label.lower())
-
-
-def _infer_label_names(labels: Sequence[str]) -> tuple[str, ...]:
-    found = set(labels)
-    if found <= {"0", "1"} or {label.lower() for label in found} <= set(SENTIMENTS):
-        return SENTIMENTS
-    missing = found & {"", "None", "nan"}
-    if missing:
-        raise DataError(f"row {labels.index(missing.pop()) + 1} has no label")
-    if all(label.isdecimal() for label in found):
-        names = sorted(found, key=int)  # 1 to 5 stars, also where they are 1 to 10
-        for one, other in pairwise(names):
-            if int(one) == int(other):
-                raise DataError(f"labels {one!r} and {other!r} are one number: write them alike")
-        return tuple(names)
-    names = sorted(found)
-    spelled = {name.lower(): name for name in names}
-    if len(spelled) < len(names):
-        one = next(name for name in names if spelled[name.lower()] != name)
-        other = spelled[one.lower()]
-        raise DataError(f"labels {one!r} and {other!r} differ in case only: write them alike")
-    return tuple(names)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from scipy.special import log_softmax
 from transformers import DistilBertForSequenceClassification
 
@@ -21,6 +22,8 @@ from training.finetune import encode
 from training.logits import logits_of
 from training.model import label_names_of, load_checkpoint
 from training.statistics import Interval, expected_calibration_error, wilson_interval
+
+_WIDEST = 8  # labels whose confusion matrix a terminal has room for
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,7 @@ def print_report(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:
         return
     console = Console()
     for found in evaluations:
-        table = Table(title=f"{found.data.name} (n = {found.data.rows})", title_justify="left")
-        table.add_column("labelled")
-        for name in found.label_names:
-            table.add_column(f"called {name}", justify="right")
-        for name, row in zip(found.label_names, found.confusion, strict=True):
-            table.add_row(name, *map(str, row))
-        console.print(table)
+        console.print(_table(found))
         low, high = 100 * found.interval.low, 100 * found.interval.high
         console.print(
             f"accuracy {100 * found.accuracy:.2f} % (95 % interval {low:.2f} to {high:.2f}), "
@@ -97,3 +94,25 @@ def print_report(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:
         if found.truncated:
             console.print(f"{found.truncated} texts reach the model's limit and may be cut off")
         console.print()
+
+
+def _table(found: Evaluation) -> Table:
+    """The confusion matrix, or where it would be too wide what is told right of each label. Names
+    are shown as they are, not as rich's markup."""
+    names = [Text(name) for name in found.label_names]
+    title = Text(f"{found.data.name} (n = {found.data.rows})")
+    table = Table(title=title, title_justify="left")
+    table.add_column("labelled")
+    if len(names) <= _WIDEST:
+        for name in names:
+            table.add_column(Text("called ") + name, justify="right")
+        for name, row in zip(names, found.confusion, strict=True):
+            table.add_row(name, *map(str, row))
+        return table
+    for heading in ("texts", "called so", "most of the others called"):
+        table.add_column(heading, justify="right")
+    for i, row in enumerate(found.confusion):
+        count, other = max((n, j) for j, n in enumerate(row) if j != i)
+        mistaken = Text(f"{count} ") + names[other] if count else Text("")
+        table.add_row(names[i], str(sum(row)), str(row[i]), mistaken)
+    return table

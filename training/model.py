@@ -7,11 +7,13 @@ which would silently ignore them; models therefore pass only through `load_base`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -28,6 +30,7 @@ from training.attention.registry import (
 )
 from training.errors import BaseModelError, RunError
 from training.hub import hub_is_reachable
+from training.labels import plain
 from training.minilm import minilm_config, minilm_folder, minilm_state
 from training.narrow_model import classifier_class
 from training.pattern import AttentionPattern
@@ -48,7 +51,8 @@ def load_base(
 ) -> tuple[DistilBertForSequenceClassification, PreTrainedTokenizerFast]:
     """A classifier on the encoder `base`: `minilm`, a hub name, or a folder, a run's included.
 
-    The head is that of the base where it has one for as many labels, else drawn with `seed`.
+    The head is that of the base where it has one for the same labels, in whatever order, or for as
+    many without names; else drawn with `seed`.
     Attention and pruning are those asked for, whatever the base was trained with. Raises
     BaseModelError where the base cannot be had or is no DistilBERT, PruningError where the schedule
     does not fit it.
@@ -59,6 +63,7 @@ def load_base(
         "num_labels": len(label_names),
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: i for i, name in enumerate(label_names)},
+        "problem_type": "single_label_classification",  # a base may be for several at once
         CONFIG_FIELD: pattern.to_dict(),
     }
     if base == MINILM:
@@ -71,6 +76,7 @@ def load_base(
         prune_model(model, pruning)
         return model, _tokenizer(minilm_folder())
     config = _config_of(base)
+    head_names = _names_in(config)
     for key, value in settings.items():
         setattr(config, key, value)
     try:
@@ -85,8 +91,26 @@ def load_base(
         tokenizer = _tokenizer(base)
     except (OSError, ValueError) as error:
         raise _unreachable(base, error) from None
+    _fit_head(model.classifier, head_names, label_names, config.initializer_range)
     prune_model(model, pruning)
     return model, tokenizer
+
+
+def _fit_head(head: nn.Linear, was: Sequence[str], names: Sequence[str], spread: float) -> None:
+    """Puts the rows of a head for the labels `was` into the order of `names`, or draws them anew
+    where they are of other labels."""
+    old, new = ([plain(name) for name in each] for each in (was, names))
+    # transformers calls labels without a name LABEL_0, LABEL_1, ...
+    if len(was) != len(names) or all(re.fullmatch(r"LABEL_\d+", name) for name in was):
+        return
+    with torch.no_grad():
+        if set(old) == set(new):
+            rows = [old.index(name) for name in new]
+            head.weight.copy_(head.weight[rows])
+            head.bias.copy_(head.bias[rows])
+        else:
+            nn.init.normal_(head.weight, std=spread)
+            nn.init.zeros_(head.bias)
 
 
 def _config_of(base: str) -> DistilBertConfig:
@@ -126,7 +150,11 @@ def load_checkpoint(
 
 
 def label_names_of(model: DistilBertForSequenceClassification) -> tuple[str, ...]:
-    names = cast("dict[int, str]", model.config.id2label)
+    return _names_in(model.config)
+
+
+def _names_in(config: DistilBertConfig) -> tuple[str, ...]:
+    names = cast("dict[int, str]", config.id2label)
     return tuple(names[i] for i in range(len(names)))
 
 

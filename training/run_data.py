@@ -37,11 +37,13 @@ def load_data(
         read_examples, text_column=settings.text_column, label_column=settings.label_column
     )
     train = [read(source) for source in settings.data]
-    names = train[0].label_names
-    for texts in train:
-        if texts.label_names != names:
-            raise DataError(f"{texts.name} has labels {texts.label_names}, {train[0].name} {names}")
-        require_several_classes(texts)
+    # A rare label may be missing in some of the sets: names are those of the set that has the most.
+    names = max((texts.label_names for texts in train), key=len)
+    train = [
+        texts if texts.label_names == names else read(source, label_names=names)
+        for source, texts in zip(settings.data, train, strict=True)
+    ]
+    require_several_classes(train)
     dev = [
         read(source, split="validation", label_names=names) for source in _held_out_sets(settings)
     ]

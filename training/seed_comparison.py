@@ -65,8 +65,12 @@ def main(
     report = {}
     try:
         folders = [source for source in (*first, *second) if source.suffix != ".npy"]
-        if folders:
-            sets = RunRecord.load(folders[0]).read(data, "validation")
+        records = [RunRecord.load(folder) for folder in folders]
+        for folder, record in zip(folders, records, strict=True):
+            if record.label_names != records[0].label_names:
+                raise RunError(f"{folder} tells other labels apart than {folders[0]}")
+        if records:
+            sets = records[0].read(data, "validation")
         else:
             sets = [read_examples(source, split="validation") for source in data]
         for texts in sets:

@@ -52,7 +52,8 @@ function showFigures(outcome) {
   const { done, total, answered, compared, agreeing, labels } = outcome;
   byId("batch-bar").value = done / total;
   const tiles = [["texts a second", rate(speed(outcome))]];
-  for (const [label, number] of [...labels].sort()) tiles.push([label, count(number)]);
+  const inOrder = [...labels].sort(([one], [other]) => one.localeCompare(other, "en", { numeric: true }));
+  for (const [label, number] of inOrder) tiles.push([label, count(number)]);
   if (compared) tiles.push(["same label", percent(agreeing / compared)]);
   if (done > answered) tiles.push(["not classified", count(done - answered)]);
   showTiles(byId("batch-tiles"), tiles);

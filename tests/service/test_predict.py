@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from typer.testing import CliRunner
 
 import crisp
@@ -90,6 +92,24 @@ def test_the_table_shows_label_score_and_text(
         assert words[:2] == text.split()[:2]
         assert (words[-1] == "[cut]") == prediction.truncated
         assert row.isprintable()
+
+
+@pytest.mark.parametrize("labels", [("1", "5"), ("bad\x1b", "真棒")])
+def test_a_table_of_other_labels_stays_in_line(
+    models_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    labels: tuple[str, str],
+) -> None:
+    folder = tmp_path / "dense"
+    shutil.copytree(models_dir / "dense", folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"labels": labels}))
+    predict_texts(["good film"], tmp_path, None, threads=1)
+    header, row = capsys.readouterr().out.splitlines()
+    score = row.split()[-3]
+    assert cell_len(row[: row.index(score)]) == cell_len(header[: header.index("score")]) == 7
+    assert row.split()[0] in {label.replace("\x1b", "") for label in labels}
 
 
 @pytest.mark.parametrize(

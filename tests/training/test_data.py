@@ -119,11 +119,23 @@ def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
     assert "\n" not in str(caught.value)
 
 
-def test_a_hub_data_set_through_the_real_loader(tmp_path: Path) -> None:
-    """`datasets` loads local folders by the same call as hub names; ClassLabel columns included."""
+@pytest.mark.parametrize(
+    ("declared", "names"),
+    [
+        (("negative", "positive"), ("negative", "positive")),
+        (("neg", "pos"), ("negative", "positive")),
+        (("sadness", "joy", "love", "anger"), ("sadness", "joy", "love", "anger")),
+        (("none", "against", "1"), ("none", "against", "1")),
+    ],
+)
+def test_a_hub_data_set_through_the_real_loader(
+    tmp_path: Path, declared: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    """`datasets` loads local folders by the same call as hub names. The names are the hub's in its
+    order, so that its own numbers mean the same in a file."""
     import datasets
 
-    labels = datasets.ClassLabel(names=["negative", "positive"])
+    labels = datasets.ClassLabel(names=list(declared))
     features = datasets.Features({"text": datasets.Value("string"), "label": labels})
     rows = {"text": ["fine", "dull"], "label": [1, 0]}
     table = datasets.Dataset.from_dict(rows, features=features)
@@ -132,7 +144,25 @@ def test_a_hub_data_set_through_the_real_loader(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load_dataset", lambda *_, **__: loaded)
         texts = read_examples("someone/some-set")
+    assert texts.label_names == names
     assert texts.examples == (Example("fine", 1), Example("dull", 0))
+    file = tmp_path / "set.parquet"
+    loaded.to_parquet(file)
+    if not any(name[0].isdigit() for name in names):
+        assert read_examples(file, label_names=names).examples == texts.examples
+
+
+def test_a_text_of_a_hub_without_a_label_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["ham", "spam"])}
+    )
+    rows = {"text": ["fine", "dull"], "label": [1, -1]}
+    table = datasets.Dataset.from_dict(rows, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
+    with pytest.raises(DataError, match="someone/some-set:test, row 2 has no label"):
+        read_examples("someone/some-set", split="test")
 
 
 def test_labels_by_name_follow_the_models_order(tmp_path: Path) -> None:
@@ -158,7 +188,6 @@ def labelled(file: Path, *labels: object) -> Path:
         (-1, 0, 1),
         (-1, 1),
         (0, 0.5, 1),
-        (-2, -1, 0, 1, 2),
         ("1", "neutral", "0"),
     ],
 )
@@ -174,6 +203,13 @@ def test_labels_that_are_told_apart_stay_apart(tmp_path: Path, labels: tuple[obj
         assert texts.label_names[alone.label] == str(label)
 
 
+def number(label: str) -> float | None:
+    try:
+        return float(label)
+    except ValueError:
+        return None
+
+
 any_label = st.text("-01.2aAbBß ", min_size=1, max_size=3).map(str.strip).filter(bool)
 
 
@@ -182,12 +218,13 @@ def test_any_label_reads_back_as_itself_or_is_refused(
     tmp_path_factory: pytest.TempPathFactory, labels: list[str]
 ) -> None:
     file = labelled(tmp_path_factory.mktemp("labels") / "rows.jsonl", *labels)
-    if all(each.isdecimal() for each in labels) and len({*map(int, labels)}) < len(set(labels)):
-        with pytest.raises(DataError, match="are one number: write them alike"):
+    if len({each.lower() for each in labels}) < len(set(labels)):
+        with pytest.raises(DataError, match="one but for their spelling: write them alike"):
             read_examples(file)
         return
-    if len({each.lower() for each in labels}) < len(set(labels)):
-        with pytest.raises(DataError, match="differ in case only: write them alike"):
+    numbers = [number(each) for each in labels]
+    if None not in numbers and len(set(numbers)) < len(set(labels)):
+        with pytest.raises(DataError, match="are one number: write them alike"):
             read_examples(file)
         return
     texts = read_examples(file)
@@ -196,16 +233,59 @@ def test_any_label_reads_back_as_itself_or_is_refused(
     assert found == ([binary[each] for each in labels] if set(labels) <= {*binary} else labels)
 
 
-def test_whole_numbers_are_the_labels_that_occur_by_size(tmp_path: Path) -> None:
-    file = labelled(tmp_path / "rows.jsonl", 10, "2", 1.0, 2)
-    texts = read_examples(file)
-    assert texts.label_names == ("1", "2", "10")
-    assert [e.label for e in texts.examples] == [2, 1, 0, 1]
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ((10, "2", 1.0, 2), ("1", "2", "10")),
+        ((2, -1, -2, 0, 1), ("-2", "-1", "0", "1", "2")),
+        ((10.5, "9", "9" * 5000), ("9", "10.5", "9" * 5000)),
+        (("pos", "neg"), ("negative", "positive")),
+        (("Positive", "0"), ("negative", "positive")),
+        (("pos", "neutral", "neg"), ("neg", "neutral", "pos")),
+    ],
+)
+def test_names_of_labels(
+    tmp_path: Path, labels: tuple[object, ...], names: tuple[str, ...]
+) -> None:
+    texts = read_examples(labelled(tmp_path / "rows.jsonl", *labels))
+    assert texts.label_names == names
+    if len(names) > 2:
+        written = [names[e.label] for e in texts.examples]
+        assert written == [str(each).removesuffix(".0") for each in labels]
 
 
-def test_indices_are_read_where_no_name_is_a_number(tmp_path: Path) -> None:
+def test_sentiments_are_read_however_they_are_spelled(tmp_path: Path) -> None:
+    file = labelled(tmp_path / "rows.jsonl", "NEG", "pos", 1, False, "Negative")
+    for names in (("negative", "positive"), ("NEGATIVE", "POSITIVE"), ("neg", "pos")):
+        assert [e.label for e in read_examples(file, label_names=names).examples] == [0, 1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (("a", None), r"/rows.jsonl, row 2 has no label$"),
+        (("a", " "), r"/rows.jsonl, row 2 has no label$"),
+        (("a", "None"), r"row 2 has no label \('None' reads like none: call the class otherwise"),
+        ((1.0, float("nan")), r"row 2 has no label \('nan' reads like none"),
+        (("neg", "Negative", "x"), "'Negative' and 'neg' are one but for their spelling"),
+        (("1", "01", "2"), "'01' and '1' are one number: write them alike"),
+    ],
+)
+def test_labels_that_are_refused(tmp_path: Path, labels: tuple[object, ...], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_examples(labelled(tmp_path / "rows.jsonl", *labels))
+
+
+def test_half_a_character_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "fine", "label": 1}\n{"text": "half \\ud83d", "label": 0}\n')
+    with pytest.raises(DataError, match=r"row 2: the text has half a character.*ud83d"):
+        read_examples(file)
+
+
+def test_indices_are_read_where_no_name_begins_with_a_number(tmp_path: Path) -> None:
     file = labelled(tmp_path / "rows.jsonl", 2, "0", 1.0, True, "HAM")
-    texts = read_examples(file, label_names=("ham", "spam", "2 stars"))
+    texts = read_examples(file, label_names=("ham", "spam", "class 2"))
     assert [e.label for e in texts.examples] == [2, 0, 1, 1, 0]
 
 
@@ -217,6 +297,7 @@ def test_indices_are_read_where_no_name_is_a_number(tmp_path: Path) -> None:
         (("0.5", "1.5"), "1", "0.5, 1.5"),
         ((".5", "a"), "1", ".5, a"),
         (("1e-05", "2e-05"), "1", "1e-05, 2e-05"),
+        (("1 star", "2 stars", "3 stars"), "1", "1 star, 2 stars, 3 stars"),
     ],
 )
 def test_a_label_of_two_meanings_is_refused(
@@ -229,8 +310,12 @@ def test_a_label_of_two_meanings_is_refused(
 
 def test_one_class_alone_is_refused(tmp_path: Path) -> None:
     texts = read_examples(write(tmp_path / "rows.tsv", [("fine", 1), ("good", 1)]))
-    with pytest.raises(DataError, match="every row is labelled 'positive'"):
-        require_several_classes(texts)
+    with pytest.raises(DataError, match=r"rows.tsv: every row is labelled 'positive'"):
+        require_several_classes([texts])
+    with pytest.raises(DataError, match=r"rows.tsv, .*rows.tsv: every row"):
+        require_several_classes([texts, texts])
+    other = read_examples(write(tmp_path / "other.tsv", [("dull", 0), ("bad", 0)]))
+    require_several_classes([texts, other])
 
 
 def test_texts_that_are_held_out_too_are_dropped() -> None:

@@ -17,12 +17,13 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import crisp
-from training.config import RunRecord, TrainingSettings
+from training.config import DataRecord, RunRecord, TrainingSettings
 from training.errors import BaseModelError, DataError, RunError, TrainingError
-from training.evaluate import evaluate_run
+from training.evaluate import Evaluation, evaluate_run, print_report
 from training.finetune import CHECKPOINTS, SETTINGS_FILE, finetune, last_checkpoint
 from training.model import load_checkpoint
 from training.pattern import AttentionPattern
+from training.statistics import Interval
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,26 @@ def test_evaluate_on_the_command_line(run: Path, dev_tsv: Path) -> None:
     assert report["data"]["rows"] == 40
     table = CliRunner().invoke(crisp.app, ["evaluate", str(run), "--data", str(dev_tsv)])
     assert "95 % interval" in table.stdout
+
+
+def test_a_table_shows_labels_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    data, interval = DataRecord("[bold]x/dev.tsv", 7, ""), Interval(0.1, 0.9)
+
+    def printed(names: tuple[str, ...], confusion: list[list[int]]) -> str:
+        rows = tuple(map(tuple, confusion))
+        found = Evaluation(data, names, 0.5, interval, 1.0, 0.1, rows, 0)
+        print_report([found], as_json=False)
+        return capsys.readouterr().out
+
+    few = printed(("[joy]", "[/b]", ":heart:"), [[1, 2, 0], [0, 3, 0], [1, 0, 0]])
+    for whole in ("[bold]x/dev.tsv (n = 7)", "called [joy]", "│ [/b] ", "│ :heart: "):
+        assert whole in few
+    many = [[0] * 12 for _ in range(12)]
+    many[3][3], many[3][7], many[3][5] = 4, 2, 1
+    lines = printed(tuple(f"[{i}]" for i in range(12)), many).splitlines()
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+    assert cells[3] == ["[3]", "7", "4", "2 [7]"]
+    assert cells[4] == ["[4]", "0", "0", ""]
 
 
 def test_a_failure_half_way_is_resumed_to_the_same_weights(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +155,13 @@ def test_what_is_no_pair_of_runs_or_texts_is_refused(
     runs: dict[str, Path], dev_tsv: Path, tmp_path: Path
 ) -> None:
     strange = write_tsv(tmp_path / "strange.tsv", [("nowhere", 0), ("nothing", 1)])
+    other = tmp_path / "other"
+    shutil.copytree(runs["dense"], other)
+    config = json.loads((other / "config.json").read_text())
+    config["id2label"] = {"0": "positive", "1": "negative"}
+    (other / "config.json").write_text(json.dumps(config))
     for extra, complaint in (
+        (["--against", str(other), "--counterfactual", str(dev_tsv)], "differ in their labels"),
         (["--against", str(tmp_path)], "no finished run"),
         (["--counterfactual", str(strange)], "looks like an edit"),
     ):

@@ -52,9 +52,9 @@ def test_what_a_run_was_measured_on_is_found_again(
 
 
 def test_a_hub_data_set_has_a_validation_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rows(name: str, split: str) -> tuple[list[dict[str, object]], str]:
+    def rows(name: str, split: str) -> tuple[list[dict[str, object]], str, dict[str, list[str]]]:
         texts = sentences(20, 1 if split == "train" else 2)
-        return [{"text": text, "label": label} for text, label in texts], f"{name} {split}"
+        return [{"text": text, "label": label} for text, label in texts], f"{name} {split}", {}
 
     monkeypatch.setattr(data, "_rows_of_hub", rows)
     (found,) = held_out_texts(record_of(TrainingSettings(data=("someone/some-set",))))
@@ -62,6 +62,34 @@ def test_a_hub_data_set_has_a_validation_split(monkeypatch: pytest.MonkeyPatch) 
         "someone/some-set:validation",
         "someone/some-set validation",
     )
+
+
+def test_a_rare_label_may_be_missing_in_some_of_the_sets(tmp_path: Path) -> None:
+    def stars(name: str, *labels: int | str) -> str:
+        rows = [(f"{name} {i}", label) for i, label in enumerate(labels * 3)]
+        return str(write_tsv(tmp_path / f"{name}.tsv", rows))  # type: ignore[arg-type]
+
+    two, three, dev = stars("two", 0, 1), stars("three", 0, 1, 2), stars("dev", 2, 1)
+    for sources in ((two, three), (three, two)):
+        train, (held,), _ = load_data(TrainingSettings(data=sources, dev=(dev,)))
+        for texts in train:
+            assert texts.label_names == ("0", "1", "2")
+            written = {e.text: e.label for e in texts.examples}
+            assert written[f"{Path(texts.name).stem} 1"] == 1
+        assert [e.label for e in held.examples] == [2, 1] * 3
+    # Two sets that each have what the other has not are more likely a misspelling.
+    odd = stars("odd", "ham", "spam"), stars("even", "ham", "sapm")
+    with pytest.raises(DataError, match=r"even.tsv, row 2: unknown label 'sapm'; known: ham, spam"):
+        load_data(TrainingSettings(data=odd, dev=(dev,)))
+
+
+def test_each_set_may_be_of_one_label(tmp_path: Path) -> None:
+    sets = [
+        str(write_tsv(tmp_path / f"{label}.tsv", [(f"{label} {i}", label) for i in range(40)]))
+        for label in (0, 1)
+    ]
+    train, dev, _ = load_data(TrainingSettings(data=tuple(sets)))
+    assert [{e.label for e in texts.examples} for texts in (*train, *dev)] == [{0}, {1}, {0}, {1}]
 
 
 def test_training_data_that_has_changed_holds_out_other_texts(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from training import seed_comparison
-from training.config import TrainingSettings
+from training.config import RunRecord, TrainingSettings
 from training.data import read_examples
 from training.evaluate import evaluate_run
 from training.finetune import finetune
@@ -83,6 +85,17 @@ def test_what_is_refused(dev_tsv: Path, tmp_path: Path) -> None:
         done = CliRunner().invoke(app, arguments(first, second, dev_tsv))
         assert done.exit_code == 2
         assert complaint in " ".join(done.output.replace("│", " ").split())
+
+
+def test_runs_of_other_labels_are_refused(run: Path, dev_tsv: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    record = RunRecord.load(run)
+    replace(record, label_names=record.label_names[::-1]).save(other)
+    done = CliRunner().invoke(app, arguments([run, run], [run, other], dev_tsv))
+    assert done.exit_code == 2
+    said = " ".join(done.output.replace("│", " ").split())
+    assert "tells other labels apart than" in said
 
 
 def test_it_runs_as_a_module() -> None:

@@ -31,7 +31,7 @@ from training.inspect.layers import (
 from training.inspect.pairs import match, outcomes
 from training.inspect.pictures import draw_attention, draw_layers, draw_overlap
 from training.logits import logits_of
-from training.model import load_checkpoint
+from training.model import label_names_of, load_checkpoint
 from training.pattern import AttentionPattern
 
 _MAP_TOKENS = 32  # of the text whose attention is drawn: the longest that is not longer
@@ -65,6 +65,10 @@ def inspect_run(
     if against is not None:
         other, other_tokenizer, other_pattern = load_checkpoint(against)
         _require_alike(run, against, model, other, tokenizer, other_tokenizer)
+        if edits is not None and label_names_of(model) != label_names_of(other):
+            raise RunError(
+                f"{run} and {against} differ in their labels: inspect edits of each alone"
+            )
         models[str(against)] = other
         if pattern.name != "topk":
             measured = compared_pattern(other_pattern)
