@@ -18,8 +18,8 @@ from training.pattern import AttentionPattern
 from training.study import fit
 from training.study.batch_pass import batch_pass
 from training.study.descent import Descent
-from training.study.dropout import Dropout
-from training.study.encoder import EncoderSize, initial_parameters
+from training.study.dropout import Dropout, Dropped
+from training.study.encoder import EncoderSize, forward, initial_parameters
 from training.study.fused import step as fused
 from training.study.fused.step import fused_serves, fused_step
 from training.study.mechanisms import MECHANISMS
@@ -188,6 +188,21 @@ def test_threads_and_company_change_nothing() -> None:
         assert torch.equal(found[0][key][2:], tensor)
 
 
+def test_a_pass_in_which_nothing_is_dropped_is_scaled_too() -> None:
+    parameters, batch = initial_parameters(SIZE, range(MODELS)), texts()
+    # So small a scale that LayerNorm's ε shows it.
+    nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(MODELS + 1, dtype=torch.int64)
+    dropped = Dropped(*nothing, count=batch[0][0].numel() * SIZE.width, scale=1e-3)
+    losses, _ = fused_step(parameters, *batch, SIZE, MECHANISMS["full"], dropped=dropped)
+    unscaled, _ = fused_step(parameters, *batch, SIZE, MECHANISMS["full"])
+    logits = forward(parameters, *batch[:2], SIZE, MECHANISMS["full"], dropped=dropped)
+    expected = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), batch[2].flatten(), reduction="none"
+    )
+    torch.testing.assert_close(losses.flatten(), expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(losses, unscaled, atol=1e-2)
+
+
 def test_what_is_not_finite_stays_visible() -> None:
     for name in ("full", "topk-5", "bottomk-5", "band-5"):
         parameters = initial_parameters(SIZE, range(MODELS))
@@ -219,6 +234,11 @@ def test_what_it_does_not_serve_is_left_to_torch() -> None:
     wrong["0.up.weight"] = wrong["0.up.weight"].transpose(1, 2)
     with pytest.raises(ValueError, match="contiguous"):
         fused_step(wrong, *texts(), SIZE, MECHANISMS["full"], descent=UNCLIPPED)
+    tokens, lengths, labels = texts()
+    parameters = initial_parameters(SIZE, range(MODELS))
+    for beyond in ((tokens + 1, lengths, labels), (tokens, lengths, labels + 1)):
+        with pytest.raises(ValueError, match="a token or a label is beyond"):
+            fused_step(parameters, *beyond, SIZE, MECHANISMS["full"])
 
 
 @pytest.mark.usefixtures("forgotten")
@@ -235,6 +255,15 @@ def test_what_cannot_be_built_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(fused, "_FLAGS", ("-fno-such-thing",))
+    assert not fused_serves(SIZE, MECHANISMS["full"], CPU)
+    assert "training by torch alone" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_what_cannot_be_loaded_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fused, "_FLAGS", ("-std=c++17", "-c"))  # an object, not a library
     assert not fused_serves(SIZE, MECHANISMS["full"], CPU)
     assert "training by torch alone" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-// A linear layer and LayerNorm, forward and backward, for the tokens of one text.
+// A linear layer and LayerNorm, forward and backward, for the tokens of some texts.
 
 #pragma once
 

@@ -24,7 +24,7 @@ struct Step {  // `_Step` of step.py
   const float* links;      // [lengths, length, length up to whole lines], or null
   const int64_t* which;    // [models, batch]: the row of links
   const float* positions;  // [length, width]
-  const int64_t* dropped;  // or null
+  const int64_t* dropped;  // or null, also where nothing is
   const int64_t* starts;   // [models + 1] into dropped
   int64_t count;           // of a model's elements at a site of dropout
   float scale;             // of what is not dropped

@@ -41,7 +41,9 @@ _BY_SCORE = {"topk": 1.0, "bottomk": -1.0}
 _BY_PLACE = ("dense", "band", "block", "random")
 
 
-_positions = functools.cache(positions)
+@functools.cache
+def _positions(length: int, width: int) -> Tensor:
+    return positions(length, width).float()
 
 
 class _Step(ctypes.Structure):
@@ -82,9 +84,12 @@ def fused_step(
     tokens: int64 [M, B, L], of which the first `lengths` int64 [M, B] are real; labels: int64
     [M, B]. `dropped` is what dropout drops at its 1 + 2·blocks sites. With a `descent`, each model
     then takes a step of it down its mean loss: the parameters are changed in place, and must be
-    contiguous. Raises ValueError where they are not, or not float32.
+    contiguous. Raises ValueError where they are not, or not float32, and where a token or a label
+    is beyond `size`.
     """
     models, batch, length = tokens.shape
+    if tokens.max() > size.symbols or labels.max() >= size.classes:
+        raise ValueError(f"a token or a label is beyond {size}")
     texts = [tensor.contiguous() for tensor in (tokens, lengths, labels)]
     names = _in_order(size)
     weights = [parameters[name] for name in names]
@@ -93,7 +98,7 @@ def fused_step(
     if any(tensor.dtype != torch.float32 or not tensor.is_contiguous() for tensor in weights):
         raise ValueError("parameters must be contiguous float32")
     by_name = {
-        "losses": torch.empty(models, batch),
+        "losses": torch.empty(models, batch, dtype=torch.float32),
         "right": torch.empty(models, batch, dtype=torch.bool),
         "positions": _positions(length, size.width),
         **dict(zip(("tokens", "lengths", "labels"), texts, strict=True)),
@@ -142,9 +147,10 @@ def _links(pattern: AttentionPattern, lengths: Tensor, length: int) -> dict[str,
     if pattern.name in _BY_SCORE:
         return {"kept": torch.tensor([pattern.kept(n) for n in distinct.tolist()])[which]}
     valid = torch.arange(length) < distinct[:, None]
-    scores = torch.zeros(len(distinct), 1, length, length)
+    scores = torch.zeros(len(distinct), 1, length, length, dtype=torch.float32)
     kept = LINK_RULES[pattern.name](scores, valid, pattern).expand_as(scores)[:, 0]
-    links = torch.zeros(len(distinct), length, -(-length // _LINE) * _LINE)
+    padded = -(-length // _LINE) * _LINE
+    links = torch.zeros(len(distinct), length, padded, dtype=torch.float32)
     links[:, :, :length].masked_fill_(~kept.transpose(1, 2), -torch.inf)
     return {"links": links, "which": which}
 
@@ -156,14 +162,19 @@ def _library() -> ctypes.CDLL | None:
     if compiler is None:
         print("no C++ compiler: training by torch alone, which takes longer", file=sys.stderr)
         return None
-    with tempfile.TemporaryDirectory() as folder:
+    # Windows keeps a library that is in use.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         file = Path(folder) / "step.so"
         flags = _FLAGS if _amx_is_ours() else (*_FLAGS, "-DFUSED_WITHOUT_AMX")
         command = [compiler, *flags, "-o", str(file), str(_SOURCE)]
         built = subprocess.run(command, capture_output=True, text=True, check=False)
-        if built.returncode == 0:
-            return ctypes.CDLL(str(file))
-    print(f"{built.stderr}\n{_SOURCE} cannot be built: training by torch alone", file=sys.stderr)
+        try:
+            if built.returncode == 0:
+                return ctypes.CDLL(str(file))
+            reason = built.stderr
+        except OSError as error:  # a folder from which nothing may be run, another C++ library
+            reason = str(error)
+    print(f"{reason}\n{_SOURCE} cannot be built: training by torch alone", file=sys.stderr)
     return None
 
 

@@ -33,13 +33,13 @@ struct Kept {  // of a block, for the backward pass; rows are tokens
 
 struct Dropout {  // of one model
   float scale;
-  int64_t count;  // of elements at a site
-  // Ascending positions in the elements of all sites, one after the other; or null.
+  int64_t count;  // of elements at a site; 0: no dropout
+  // Ascending positions in the elements of all sites, one after the other.
   const int64_t *dropped = nullptr, *end = nullptr;
 
   // x [rows, kWidth], a site's elements from `first` on, set to 0 or scaled up.
   void apply(int site, int64_t first, int rows, float* x) const {
-    if (!dropped) return;
+    if (count == 0) return;
     for (int i = 0; i < rows * kWidth; ++i) x[i] *= scale;
     first += site * count;
     const int64_t* at = std::lower_bound(dropped, end, first);
@@ -65,7 +65,7 @@ class Texts {
         scratch_(most * length, kWidth, 3 * kWidth) {
     const size_t rows = whole_lines(most * length), wide = rows * kWidth;
     const size_t squares = most * square_;
-    memory_ = Memory((blocks + 1) * (8 * wide + squares + 2 * rows) + 7 * wide + kWidth * padded_ +
+    memory_ = Memory((blocks + 1) * (7 * wide + squares + 2 * rows) + 7 * wide + kWidth * padded_ +
                      square_);
     float* at = memory_.data();
     const auto take = [&at](size_t count) { return std::exchange(at, at + count); };

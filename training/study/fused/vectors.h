@@ -62,13 +62,13 @@ class Memory {
   std::unique_ptr<Line[]> lines_;
 };
 
-// eˣ for x ≤ 0, within 2 units in the last place: 2ⁿ times a polynomial in what is left of x.
+// eˣ for x ≤ 0, to 5e-7 of it with FMA, 8e-6 without: 2ⁿ times a polynomial in what is left of x.
 inline Floats exponential(Floats x) {
   const Floats least = Floats{} - 87.0f;
   x = x < least ? least : x;
   const Ints n = __builtin_convertvector(x * 1.44269504f - 0.5f, Ints);
   const Floats whole = __builtin_convertvector(n, Floats);
-  const Floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+  const Floats r = x - whole * 0.693147181f;
   Floats power = Floats{} + 1.0f / 5040;
   for (float factor : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f})
     power = power * r + factor;

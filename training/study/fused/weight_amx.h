@@ -128,7 +128,7 @@ class Tiles {
 inline void multiply(int rows, int columns, int depth, const Factor& left, const Factor& right,
                      float* c, const float* start, int64_t start_row) {
   const int64_t strip = kTile * Factor::up(depth, kDepth);  // the tiles of kTile rows or columns
-  constexpr int kLine = kTile * sizeof(float);
+  constexpr int kRowBytes = kTile * sizeof(float);
   Tiles::meet_memory();
   for (int i = 0; i < rows; i += 2 * kTile) {
     const bool two = i + kTile < rows;  // else the second row of tiles is the first one again
@@ -157,16 +157,16 @@ inline void multiply(int rows, int columns, int depth, const Factor& left, const
   _tile_dpbf16ps(2, 5, 6); \
   _tile_dpbf16ps(3, 5, 7)
       for (int64_t k = 0; k < strip; k += 2 * kPairs) {
-        _tile_loadd(4, above + k, kLine);
-        _tile_loadd(5, below + k, kLine);
-        _tile_loadd(6, near + k + kPairs, kLine);
-        _tile_loadd(7, far + k + kPairs, kLine);
+        _tile_loadd(4, above + k, kRowBytes);
+        _tile_loadd(5, below + k, kRowBytes);
+        _tile_loadd(6, near + k + kPairs, kRowBytes);
+        _tile_loadd(7, far + k + kPairs, kRowBytes);
         FUSED_MULTIPLY;
-        _tile_loadd(6, near + k, kLine);
-        _tile_loadd(7, far + k, kLine);
+        _tile_loadd(6, near + k, kRowBytes);
+        _tile_loadd(7, far + k, kRowBytes);
         FUSED_MULTIPLY;
-        _tile_loadd(4, above + k + kPairs, kLine);
-        _tile_loadd(5, below + k + kPairs, kLine);
+        _tile_loadd(4, above + k + kPairs, kRowBytes);
+        _tile_loadd(5, below + k + kPairs, kRowBytes);
         FUSED_MULTIPLY;
       }
 #undef FUSED_MULTIPLY
