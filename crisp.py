@@ -8,6 +8,8 @@ code 2.
 from __future__ import annotations
 
 import errno
+import io
+import os
 import sys
 
 import typer
@@ -45,21 +47,37 @@ for stage in (training, export, service, loadtests):
 
 def main() -> None:
     """Runs the command line; the entry point of the `crisp` script."""
+    _prepare_streams()
     try:
         app()  # Typer itself reports bad usage (exit code 2) and Ctrl-C
     except (TrainingError, ExportError, ServiceError, LoadTestError) as error:
         sys.exit(_complain(str(error)))
     except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
         file = f" {error.filename}" if error.filename else ""
-        sys.exit(_complain(f"cannot write{file}: {error.strerror}; make room, and try again"))
+        if error.errno in _NO_ROOM:
+            sys.exit(_complain(f"cannot write{file}: {error.strerror}; make room, and try again"))
+        if not file or not error.strerror:
+            raise
+        sys.exit(_complain(f"cannot read or write{file}: {error.strerror}"))
     except ModuleNotFoundError as error:
         extra = _EXTRA_OF.get((error.name or "").split(".")[0])
         if extra is None:
             raise
         message = f"this command needs the package {error.name}: run `make setup`, or "
         sys.exit(_complain(message + f"`pip install -c constraints.txt -e '.[{extra}]'`"))
+
+
+def _prepare_streams() -> None:
+    """Characters that the terminal or a pipe cannot show come as escapes, not as a failure; what
+    is closed is open on nothing, or the next file would be taken for it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _complain(message: str) -> int:

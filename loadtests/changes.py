@@ -141,7 +141,7 @@ def _with(sets: set[str]) -> str:
 def show(console: Console, found: Sequence[Change], warning: str | None) -> None:
     """Prints the changes as a table, below the warning of `other_machine`."""
     if warning is not None:
-        console.print(warning, style="yellow", markup=False)
+        console.print(warning, style="yellow")
     table = Table(title="Ratios: new against old", title_justify="left")
     for column in ("", "old", "new", "new / old, 95 %", "verdict"):
         table.add_column(column, justify="right" if column in ("old", "new") else "left")
@@ -168,7 +168,7 @@ def main(
         found = changes(*documents)
     except LoadTestError as error:
         raise SystemExit(f"error: {error}") from None
-    show(Console(), found, other_machine(*documents))
+    show(Console(markup=False, emoji=False), found, other_machine(*documents))
     if any(change.dropped for change in found):
         raise SystemExit(1)
 

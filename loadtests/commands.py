@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -143,7 +144,7 @@ def loadtest(
     plan = Plan(**settings)
     names, wanted = lineup.variant_names(variants), lineup.peer_names(peers)
     others = [lineup.other_server(each) for each in compare_url or []]
-    console = Console()
+    console = Console(markup=False, emoji=False)
     started = datetime.now(UTC)
     with _termination_as_interrupt(), ExitStack() as stack:
         with console.status("Starting the servers ..."):
@@ -153,16 +154,19 @@ def loadtest(
         content = _document(campaign, started, stopped_by, compared)
     from loadtests import results
 
-    results.show(console, campaign)
-    if stopped_by is not None:
-        console.print("The test was stopped: what there is, is partial.", style="yellow")
-    if campaign.windows:
-        folder = out / started.strftime("%Y-%m-%d_%H-%M-%S")
-        try:
-            _save(content, folder, json_file, console)
-        except OSError as error:
-            where = error.filename or folder
-            raise LoadTestError(f"cannot write {where}: {error.strerror}") from None
+    saved: list[Path] = []
+    try:
+        if campaign.windows:
+            _save(content, out / started.strftime("%Y-%m-%d_%H-%M-%S"), json_file, saved)
+    except OSError as error:
+        where = error.filename or out
+        raise LoadTestError(f"cannot write {where}: {error.strerror}") from None
+    finally:  # after it is saved: a terminal may be gone
+        results.show(console, campaign)
+        if stopped_by is not None:
+            console.print("The test was stopped: what there is, is partial.", style="yellow")
+        for path in saved:
+            console.print(f"Saved {path}")
     if stopped_by is not None:
         raise stopped_by
 
@@ -199,7 +203,7 @@ def report_command(
     from loadtests import changes, report
     from loadtests import results as stored
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     content = stored.load(results)
     older = None if against is None else stored.load(against)
     if accuracy:
@@ -207,7 +211,7 @@ def report_command(
     folder = results.parent if out is None else out
     folder.mkdir(parents=True, exist_ok=True)
     for path in report.write(content, folder, source=results, against=older):
-        console.print(f"Saved {path}", markup=False)
+        console.print(f"Saved {path}")
     if older is not None:
         found = changes.changes(content, older)
         changes.show(console, found, changes.other_machine(content, older))
@@ -239,7 +243,7 @@ def _run(campaign: Campaign, console: Console) -> LoadTestError | KeyboardInterr
     """Carries out the plan; returns what stopped it, so that the results are saved first."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("warming up", total=campaign.plan.budget)
 
@@ -273,31 +277,38 @@ def _document(
     )
 
 
-def _save(content: dict[str, Any], folder: Path, json_file: Path | None, console: Console) -> None:
+def _save(content: dict[str, Any], folder: Path, json_file: Path | None, saved: list[Path]) -> None:
+    """Writes the results and the report; `saved` gets what is written."""
     from loadtests import files, report, results
 
     text, file = results.dump(content), folder / "loadtest.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files.write(text, file)
-        console.print(f"Saved {file}", markup=False)
+        saved.append(file)
     finally:  # also where the folder is gone by now, or its disk full
         if json_file is not None:
             files.write(text, json_file)
-            console.print(f"Saved {json_file}", markup=False)
-    for path in report.write(content, folder, source=file):
-        console.print(f"Saved {path}", markup=False)
+            saved.append(json_file)
+    saved += report.write(content, folder, source=file)
 
 
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the test as Ctrl-C does: results saved, the service stopped.
+    """SIGTERM and SIGHUP end the test as Ctrl-C does: results saved, the service stopped. After a
+    SIGHUP the terminal is gone, and what is printed goes nowhere.
 
     A SIGHUP that the caller has ignored, as nohup does, stays so; and so does SIGINT, which shells
     ignore for what they start in the background. SIGTERM always works.
     """
 
-    def interrupt(*_: object) -> None:
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]  # one that is gone says no
+
+    def interrupt(number: int, _: object) -> None:
+        if number != signal.SIGTERM:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in terminals:
+                os.dup2(nowhere, stream)
         raise KeyboardInterrupt
 
     before = {

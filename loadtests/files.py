@@ -11,14 +11,22 @@ import typer
 
 
 def write(text: str, file: Path) -> None:
-    """Writes `file`, UTF-8, whole or not at all; raises OSError where it cannot."""
+    """Writes `file`, UTF-8, whole or not at all; raises OSError where it cannot. Bytes of a file
+    name that are no UTF-8 come as escapes."""
     with whole_or_not_at_all(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager
 def whole_or_not_at_all(file: Path) -> Iterator[Path]:
-    """The name under which to write what becomes `file` at the end, unless something is raised."""
+    """The name under which to write what becomes `file` at the end, unless something is raised.
+
+    A link stays one: what it names is written. So does a device or a pipe, which is written into.
+    """
+    if _is_special(file):
+        yield file
+        return
+    file = file.resolve()
     temporary = file.with_name(f"{file.name}.part")
     try:
         yield temporary
@@ -36,8 +44,14 @@ def check(out: Path, json_file: Path | None) -> None:
             raise typer.BadParameter(f"there is no folder {json_file.parent}", param_hint="--json")
         if json_file.is_dir():
             raise typer.BadParameter(f"{json_file} is a folder: name a file", param_hint="--json")
-        _check_folder(json_file.parent, "--json")
+        if not _is_special(json_file):
+            _check_folder(json_file.resolve().parent, "--json")
     _check_folder(out, "--out")
+
+
+def _is_special(file: Path) -> bool:
+    """A device, a pipe, or standard output by name, in whose place no file may come."""
+    return file.is_relative_to("/dev") or (file.exists() and not file.is_file())
 
 
 def _check_folder(folder: Path, option: str) -> None:

@@ -139,11 +139,12 @@ def show(console: Console, campaign: Campaign) -> None:
         for other, ratio in against.items():
             interval = interval_text(ratio.low, ratio.high, 2) or "no interval"
             console.print(
-                f"[bold]{name} carries {ratio.value:.2f} × the requests of {other}[/] ({interval}; "
-                f"{ratio.n} windows of each)"
+                f"{name} carries {ratio.value:.2f} × the requests of {other} ({interval}; "
+                f"{ratio.n} windows of each)",
+                style="bold",
             )
     for note in campaign.notes.values():
-        console.print(note, style="yellow", markup=False)
+        console.print(note, style="yellow")
     limited = [w for w in campaign.windows if w.phase != "warm-up" and w.measurement.limited_by]
     if limited:
         console.print(
@@ -151,7 +152,6 @@ def show(console: Console, campaign: Campaign) -> None:
             f"been the limit ({limited[-1].measurement.limited_by}): give it a core of its own, or "
             "drive the service from another machine (--url)",
             style="yellow",
-            markup=False,
         )
 
 

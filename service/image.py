@@ -48,7 +48,7 @@ _PROBE = (
 # Rendered after the packages. What BentoML writes at run time, counters that processes share, goes
 # to /tmp: all else may be read-only.
 _FINISH = (
-    "python -c 'import onnxruntime'\n"
+    "ORT_DISABLE_TELEMETRY=1 python -c 'import onnxruntime'\n"
     "ENV BENTOML_HOME=/tmp/bentoml\n"
     f'HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-c", "{_PROBE}"]'
 )

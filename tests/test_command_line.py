@@ -5,6 +5,7 @@ python tests/test_command_line.py     # prints docs/cli.md, as `make docs` write
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -118,6 +119,53 @@ def test_what_nobody_expected_keeps_its_traceback(
     monkeypatch.setattr(crisp, "app", failing(error))
     with pytest.raises(type(error)):
         crisp.main()
+
+
+def test_a_file_that_cannot_be_read_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = PermissionError(13, "Permission denied", str(tmp_path / "data.tsv"))
+    monkeypatch.setattr(crisp, "app", failing(error))
+    with pytest.raises(SystemExit) as stopped:
+        crisp.main()
+    assert stopped.value.code == 2
+    said = f"crisp: error: cannot read or write {tmp_path / 'data.tsv'}: Permission denied\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("command", ["bench", "loadtest", "study semantic-focus"])
+def test_a_terminal_that_shows_less_gets_escapes(command: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    shown = subprocess.run(
+        [sys.executable, "-m", "crisp", *command.split(), "--help"],
+        env=environment,
+        cwd=Path(crisp.__file__).parent,
+        capture_output=True,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stderr.decode()
+    assert b"Usage" in shown.stdout.decode("ascii").encode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no sh")
+def test_closed_streams_are_open_on_nothing(tmp_path: Path) -> None:
+    """The next file that was opened would be taken for standard input."""
+    python = f"""
+import os, sys
+sys.argv = ["crisp", "--help"]
+import crisp
+try:
+    crisp.main()
+finally:
+    opened = os.open({str(tmp_path / "file")!r}, os.O_CREAT | os.O_WRONLY)
+    os.write(opened, str(opened).encode())
+"""
+    subprocess.run(
+        ["sh", "-c", 'exec "$0" -c "$1" <&- >&-', sys.executable, python],
+        cwd=Path(crisp.__file__).parent,
+        check=False,
+    )
+    assert int((tmp_path / "file").read_text()) > 2
 
 
 if __name__ == "__main__":

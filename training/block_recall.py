@@ -102,7 +102,7 @@ def main(
     for row in rows:
         facts = [f"{100 * row[name]:.1f}" for name in ("computed", "topk", "mass", "topk_mass")]
         table.add_row(*(str(row[name]) for name in ("tokens", "texts", "layer")), *facts)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 def _numbers(lengths: str) -> list[int]:

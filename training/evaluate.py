@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 from scipy.special import log_softmax
 from transformers import DistilBertForSequenceClassification
 
@@ -83,7 +82,7 @@ def print_report(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(evaluation) for evaluation in evaluations], indent=2))
         return
-    console = Console()
+    console = Console(markup=False, emoji=False)
     for found in evaluations:
         console.print(_table(found))
         low, high = 100 * found.interval.low, 100 * found.interval.high
@@ -97,15 +96,13 @@ def print_report(evaluations: Sequence[Evaluation], *, as_json: bool) -> None:
 
 
 def _table(found: Evaluation) -> Table:
-    """The confusion matrix, or where it would be too wide what is told right of each label. Names
-    are shown as they are, not as rich's markup."""
-    names = [Text(name) for name in found.label_names]
-    title = Text(f"{found.data.name} (n = {found.data.rows})")
-    table = Table(title=title, title_justify="left")
+    """The confusion matrix, or where it would be too wide what is told right of each label."""
+    names = found.label_names
+    table = Table(title=f"{found.data.name} (n = {found.data.rows})", title_justify="left")
     table.add_column("labelled")
     if len(names) <= _WIDEST:
         for name in names:
-            table.add_column(Text("called ") + name, justify="right")
+            table.add_column(f"called {name}", justify="right")
         for name, row in zip(names, found.confusion, strict=True):
             table.add_row(name, *map(str, row))
         return table
@@ -113,6 +110,6 @@ def _table(found: Evaluation) -> Table:
         table.add_column(heading, justify="right")
     for i, row in enumerate(found.confusion):
         count, other = max((n, j) for j, n in enumerate(row) if j != i)
-        mistaken = Text(f"{count} ") + names[other] if count else Text("")
+        mistaken = f"{count} {names[other]}" if count else ""
         table.add_row(names[i], str(sum(row)), str(row[i]), mistaken)
     return table

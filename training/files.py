@@ -11,14 +11,23 @@ import typer
 
 
 def write_atomically(file: Path, text: str) -> None:
-    """Writes `file`, UTF-8, whole or not at all; raises OSError where the disk is full."""
+    """Writes `file`, UTF-8, whole or not at all; raises OSError where the disk is full.
+
+    Bytes of a file name that are no UTF-8 come as escapes, which JSON reads as what they were."""
     with whole_or_not_at_all(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager
 def whole_or_not_at_all(file: Path) -> Iterator[Path]:
-    """The name under which to write what becomes `file` at the end, unless something is raised."""
+    """The name under which to write what becomes `file` at the end, unless something is raised.
+
+    A link stays one: what it names is written. So does a device or a pipe, which is written into.
+    """
+    if is_special(file):
+        yield file
+        return
+    file = file.resolve()
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")  # others may write it as well
     try:
         yield temporary
@@ -28,16 +37,24 @@ def whole_or_not_at_all(file: Path) -> Iterator[Path]:
         raise
 
 
-def output_file(json_option: str | None) -> Path | None:
-    """The file that `--json FILE` names; None without the option, and for `-`.
+def is_special(file: Path) -> bool:
+    """A device, a pipe, or standard output by name, in whose place no file may come."""
+    return file.is_relative_to("/dev") or (file.exists() and not file.is_file())
+
+
+def output_file(option: str | None, name: str = "--json") -> Path | None:
+    """The file that the option `name` names; None without the option, and for `-`.
 
     Raises typer.BadParameter, before any long work, where it cannot be written.
     """
-    if json_option is None or json_option == "-":
+    if option is None or option == "-":
         return None
-    path = Path(json_option)
+    path = Path(option)
+    folder = path if is_special(path) else path.resolve().parent
     if path.is_dir() or not path.parent.is_dir():
-        raise typer.BadParameter(
-            f"{path} cannot be written: give a file in a folder that exists", param_hint="--json"
-        )
-    return path
+        problem = "give a file in a folder that exists"
+    elif not os.access(folder, os.W_OK):
+        problem = f"nothing may be written in {folder}"
+    else:
+        return path
+    raise typer.BadParameter(f"{path} cannot be written: {problem}", param_hint=name)

@@ -115,7 +115,7 @@ def write(
 
 def print_fronts(points: Sequence[Point], trace: Sequence[Point]) -> None:
     """Prints the Pareto front of each data set, then the schedule that was chosen."""
-    console = Console()
+    console = Console(markup=False, emoji=False)
     for name in trace[0].found:
         table = Table(title=f"{name}: no schedule is both better and cheaper", title_justify="left")
         for column in ("cost", "accuracy, %", "schedule"):

@@ -146,7 +146,7 @@ def bench(
     from export.bench.contenders import Options
     from training.machine import environment
 
-    console = Console(stderr=json_file == "-")
+    console = Console(stderr=json_file == "-", markup=False, emoji=False)
     with TemporaryDirectory(prefix="crisp-bench-") as temporary:
         options = Options(
             threads=threads,
@@ -272,21 +272,22 @@ def _measured(
 def _deliver(
     console: Console, result: Any, output: Path | None, picture: Path | None, *, to_stdout: bool
 ) -> None:
-    """Prints the tables, and writes what was asked for."""
+    """Writes what was asked for, and prints the tables: a terminal may be gone."""
     import json
 
     from export.bench import report, tables
     from training.files import write_atomically
 
-    tables.show(console, result)
     text = json.dumps(report.document(result), indent=2, ensure_ascii=False) + "\n"
     if output is not None:
         write_atomically(output, text)
-        console.print(f"Saved {output}", markup=False)
     if picture is not None:
         from export.bench import picture as drawing
 
         drawing.save(result, picture)
-        console.print(f"Saved {picture}", markup=False)
+    tables.show(console, result)
+    for file in (output, picture):
+        if file is not None:
+            console.print(f"Saved {file}")
     if to_stdout:
         print(text, end="")

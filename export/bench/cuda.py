@@ -71,11 +71,11 @@ def measured(
 
 
 def deliver(rounds: Mapping[str, Rounds], output: Path | None, *, to_stdout: bool) -> None:
-    """Prints the table, and writes the JSON where it was asked for."""
-    Console(stderr=to_stdout).print(table(rounds))
+    """Writes the JSON where it was asked for, and prints the table."""
     text = document(rounds, environment())
     if output is not None:
         write_atomically(output, text)
+    Console(stderr=to_stdout, markup=False, emoji=False).print(table(rounds))
     if to_stdout:
         print(text, end="")
 

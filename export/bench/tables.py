@@ -20,13 +20,13 @@ def show(console: Console, report: Report) -> None:
     console.print(times(report))
     console.print(efficiency(report))
     for line in _notes(report):
-        console.print(line, style="dim", markup=False)
+        console.print(line, style="dim")
     if any(facts.get("accuracy") for facts in report.contenders.values()):
         console.print(accuracy(report))
     for workload in report.profiles:
         console.print(profile(report, workload))
     for warning in _warnings(report):
-        console.print(warning, style="yellow", markup=False)
+        console.print(warning, style="yellow")
 
 
 def times(report: Report) -> Table:

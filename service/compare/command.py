@@ -87,7 +87,7 @@ def compare(
     )
     if limit is not None:
         texts = _drawn(texts, limit, seed)
-    console = Console(stderr=json_file == "-")
+    console = Console(stderr=json_file == "-", markup=False, emoji=False)
     runs = _measured(engines, texts, passes, seed, console)
     truth = [texts.label_names[example.label] for example in texts.examples]
     figures = {name: analysis.figures(engines[name], runs[name], truth) for name in names}
@@ -108,11 +108,12 @@ def compare(
         started=started,
         environment=measured_on,
     )
-    report.show(console, found)
     text = json.dumps(report.document(found), ensure_ascii=False) + "\n"
-    if output is not None:
+    if output is not None:  # first: a terminal may be gone
         write_atomically(output, text)
-        console.print(f"Saved {output}", markup=False)
+    report.show(console, found)
+    if output is not None:
+        console.print(f"Saved {output}")
     elif json_file == "-":
         print(text, end="")
 

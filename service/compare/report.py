@@ -133,9 +133,7 @@ def show(console: Console, report: Report) -> None:
         style="dim",
     )
     if report.library.path is None:
-        console.print(
-            f"Without the compiled operators: {report.library.reason}", style="yellow", markup=False
-        )
+        console.print(f"Without the compiled operators: {report.library.reason}", style="yellow")
 
 
 _INTERVAL = "  95 % interval"

@@ -304,6 +304,35 @@ def test_a_test_in_the_background_survives_its_terminal_and_ends_with_sigterm(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="terminals of other systems")
+def test_results_are_saved_after_the_terminal_is_closed(models_dir: Path, tmp_path: Path) -> None:
+    import fcntl
+    import pty
+    import termios
+
+    command = [sys.executable, "-m", "crisp", "loadtest", "--models", str(models_dir)]
+    ours, its = pty.openpty()
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path)],
+        cwd=Path(crisp.__file__).parent,
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(its)
+    family = wait_until_it_sends(process)
+    assert len(family) >= 2
+    os.close(ours)
+    assert process.wait(60) == 130
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+    content = results_in(tmp_path)
+    assert content["stopped_by"] == "interrupted"
+    assert content["windows"]
+
+
+@pytest.mark.slow
 def test_a_started_service_that_is_killed_ends_the_test_and_leaves_no_worker(
     models_dir: Path, tmp_path: Path
 ) -> None:

@@ -270,6 +270,21 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
         assert "cannot be written" in " ".join(done.output.replace("│", " ").split())
 
 
+def test_results_are_saved_before_they_are_shown(
+    data: Path, models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `crisp compare ... | head -1`."""
+
+    def gone(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("service.compare.report.show", gone)
+    file = tmp_path / "found.json"
+    done = run("--data", data, "--models", models_dir, "--passes", 1, "--json", file)
+    assert done.exit_code != 0
+    assert json.loads(file.read_text())["comparisons"]
+
+
 def test_variants_with_different_labels_are_refused(
     data: Path, models_dir: Path, tmp_path: Path
 ) -> None:

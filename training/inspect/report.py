@@ -157,7 +157,7 @@ def _maps(model: DistilBertForSequenceClassification, ids: Sequence[int]) -> lis
 
 def print_inspection(found: dict[str, Any]) -> None:
     """Prints the medians by layer, the overlap, and the counterfactual pairs."""
-    console = Console()
+    console = Console(markup=False, emoji=False)
     middle = PERCENTILES.index(50.0)
     for name, model in found["models"].items():
         table = Table(title=f"{name}: medians; kept means {found['kept']}", title_justify="left")
