@@ -259,4 +259,7 @@ def _tokenizer(folder: ModelFolder) -> Tokenizer:
         raise ModelFolderError(f"{folder.tokenizer} is no tokenizer: {error}") from None
     tokenizer.no_padding()
     tokenizer.enable_truncation(folder.manifest.max_tokens)
+    if not tokenizer.encode("").ids:
+        # A text without a token would be answered from its neighbour's.
+        raise ModelFolderError(f"{folder.tokenizer} adds no special tokens, such as [CLS]")
     return tokenizer

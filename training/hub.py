@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import os
+from pathlib import Path
 
 TIMEOUT_SECONDS = 5.0
 
@@ -21,3 +22,8 @@ def hub_is_reachable() -> bool:
     except Exception:  # of whichever HTTP library the hub's client uses
         return False
     return True
+
+
+def local_only(source: str | Path) -> bool:
+    """Whether `source`, a folder or a hub's name, is to be looked for on this machine alone."""
+    return Path(source).is_dir() or not hub_is_reachable()

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     PreTrainedTokenizerFast,
@@ -29,16 +28,16 @@ from training.attention.registry import (
     register_attention,
 )
 from training.errors import BaseModelError, RunError
-from training.hub import hub_is_reachable
+from training.hub import local_only
 from training.labels import plain
 from training.minilm import minilm_config, minilm_folder, minilm_state
 from training.narrow_model import classifier_class
 from training.pattern import AttentionPattern
 from training.pruned_model import prune_model, pruning_of
 from training.pruning import TokenPruning
+from training.tokenizer import load_tokenizer
 
 MINILM = "minilm"
-MODEL_INPUTS = ["input_ids", "attention_mask"]  # DistilBERT would swallow token_type_ids
 
 
 def load_base(
@@ -54,8 +53,8 @@ def load_base(
     The head is that of the base where it has one for the same labels, in whatever order, or for as
     many without names; else drawn with `seed`.
     Attention and pruning are those asked for, whatever the base was trained with. Raises
-    BaseModelError where the base cannot be had or is no DistilBERT, PruningError where the schedule
-    does not fit it.
+    BaseModelError where the base cannot be had, is no DistilBERT, or lacks weights or a tokenizer
+    that fits, PruningError where the schedule does not fit it.
     """
     register_attention()
     torch.manual_seed(seed)
@@ -65,6 +64,11 @@ def load_base(
         "label2id": {name: i for i, name in enumerate(label_names)},
         "problem_type": "single_label_classification",  # a base may be for several at once
         CONFIG_FIELD: pattern.to_dict(),
+        # What a base may have been saved with, and a training cannot do with.
+        "output_hidden_states": False,
+        "output_attentions": False,
+        "return_dict": True,
+        "chunk_size_feed_forward": 0,
     }
     if base == MINILM:
         config = minilm_config()
@@ -74,22 +78,16 @@ def load_base(
         model = DistilBertForSequenceClassification(config)
         model.distilbert.load_state_dict(minilm_state())
         prune_model(model, pruning)
-        return model, _tokenizer(minilm_folder())
+        return model, load_tokenizer(minilm_folder(), config.vocab_size)
     config = _config_of(base)
     head_names = _names_in(config)
     for key, value in settings.items():
         setattr(config, key, value)
     try:
-        model = classifier_class(config).from_pretrained(
-            base,
-            config=config,
-            attn_implementation=IMPLEMENTATION,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # of a head for another number of labels
-            local_files_only=_local_only(base),
-        )
-        tokenizer = _tokenizer(base)
-    except (OSError, ValueError) as error:
+        # Another number of labels is a head of another size.
+        model = _load(base, config, ignore_mismatched_sizes=True)
+        tokenizer = load_tokenizer(base, config.vocab_size)
+    except Exception as error:  # a dozen kinds, by what is wrong with which file
         raise _unreachable(base, error) from None
     _fit_head(model.classifier, head_names, label_names, config.initializer_range)
     prune_model(model, pruning)
@@ -113,16 +111,45 @@ def _fit_head(head: nn.Linear, was: Sequence[str], names: Sequence[str], spread:
             nn.init.zeros_(head.bias)
 
 
+def _load(
+    source: str | Path, config: DistilBertConfig, **options: Any
+) -> DistilBertForSequenceClassification:
+    """Raises BaseModelError where part of the encoder is not in the file, or has another shape:
+    transformers would draw it at random."""
+    found = classifier_class(config).from_pretrained(
+        source,
+        config=config,
+        attn_implementation=IMPLEMENTATION,
+        dtype=torch.float32,
+        local_files_only=local_only(source),
+        output_loading_info=True,
+        **options,
+    )
+    model, loaded = cast("tuple[DistilBertForSequenceClassification, dict[str, Any]]", found)
+    names = [*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])]
+    lacking = sorted(name for name in names if "distilbert." in name)
+    if lacking:
+        raise BaseModelError(
+            f"{source}: {len(lacking)} of the encoder's weights are missing or have another shape "
+            f"than config.json says, such as {lacking[0]}"
+        )
+    return model
+
+
 def _config_of(base: str) -> DistilBertConfig:
     try:
-        config = AutoConfig.from_pretrained(base, local_files_only=_local_only(base))
-    except (OSError, ValueError) as error:
+        config = AutoConfig.from_pretrained(base, local_files_only=local_only(base))
+    except Exception as error:
         raise _unreachable(base, error) from None
     if not isinstance(config, DistilBertConfig):
         # transformers would load a BERT folder with a warning and a random encoder.
         raise BaseModelError(
             f"base {base!r} is a {config.model_type} model; crisp trains DistilBERT models, e.g. "
             "distilbert-base-uncased or minilm"
+        )
+    if config.activation != "gelu":
+        raise BaseModelError(
+            f"base {base!r} has the activation {config.activation!r}; crisp exports gelu only"
         )
     return config
 
@@ -139,14 +166,17 @@ def load_checkpoint(
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file():
             raise RunError(f"{folder} holds no finished run: it has no {name}; see `crisp train`")
-    config = AutoConfig.from_pretrained(folder)
-    if not isinstance(config, DistilBertConfig) or not hasattr(config, CONFIG_FIELD):
-        raise RunError(f"{folder}/config.json names no attention pattern: not a run of crisp train")
-    model = classifier_class(config).from_pretrained(
-        folder, config=config, attn_implementation=IMPLEMENTATION, dtype=torch.float32
-    )
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        if not isinstance(config, DistilBertConfig) or not hasattr(config, CONFIG_FIELD):
+            raise RunError(f"{folder}/config.json names no attention pattern")
+        model = _load(folder, config)
+        tokenizer = load_tokenizer(folder, config.vocab_size)
+    except Exception as error:  # a dozen kinds, by what is wrong with which file
+        reason = next(iter(str(error).strip().splitlines()), repr(error))
+        raise RunError(f"{folder} is not a run of `crisp train`, or is damaged: {reason}") from None
     prune_model(model, pruning_of(model))
-    return model.eval(), _tokenizer(folder), attention_of(config)
+    return model.eval(), tokenizer, attention_of(config)
 
 
 def label_names_of(model: DistilBertForSequenceClassification) -> tuple[str, ...]:
@@ -155,29 +185,12 @@ def label_names_of(model: DistilBertForSequenceClassification) -> tuple[str, ...
 
 def _names_in(config: DistilBertConfig) -> tuple[str, ...]:
     names = cast("dict[int, str]", config.id2label)
-    return tuple(names[i] for i in range(len(names)))
-
-
-def _tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
-    tokenizer = AutoTokenizer.from_pretrained(
-        source,
-        use_fast=True,
-        model_input_names=MODEL_INPUTS,
-        local_files_only=_local_only(source),
-    )
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise BaseModelError(f"{source} has no fast tokenizer (tokenizer.json)")
-    # A tokenizer.json may carry padding and truncation of its own (MiniLM's: 128 tokens).
-    tokenizer.backend_tokenizer.no_padding()
-    tokenizer.backend_tokenizer.no_truncation()
-    return tokenizer
-
-
-def _local_only(source: str | Path) -> bool:
-    return Path(source).is_dir() or not hub_is_reachable()
+    return tuple(names.get(i, f"LABEL_{i}") for i in range(len(names)))
 
 
 def _unreachable(base: str, error: Exception) -> BaseModelError:
+    if isinstance(error, BaseModelError):
+        return error
     reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
     return BaseModelError(
         f"cannot load base {base!r} ({reason.strip()}). It takes a DistilBERT folder or hub name; "

@@ -127,6 +127,7 @@ def started_peer(name: str, *, timeout: float = 180.0) -> Iterator[Contender]:
         "PEER_THREADS": threads,
         "OMP_NUM_THREADS": threads,
         "HF_HUB_OFFLINE": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
         **dict(peer.environment),
     }
     command = peer.command(bin_folder, port)
