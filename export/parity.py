@@ -103,14 +103,16 @@ def _differences(
     torch_model: DistilBertForSequenceClassification,
     sequences: list[list[int]],
 ) -> list[float]:
-    """The largest difference of a logit for each sequence, packed with the others or alone."""
+    """The largest difference of a logit for each sequence, packed with the others or alone, as a
+    share of its largest logit where that exceeds 1."""
     with torch.inference_mode():
         expected = [torch_model(torch.tensor([ids])).logits[0].numpy() for ids in sequences]
     together = session.run(["logits"], pack(sequences))[0]
     found = []
     for ids, packed, reference in zip(sequences, together, expected, strict=True):
         alone = session.run(["logits"], pack([ids]))[0][0]
-        found.append(float(np.abs(np.stack([packed, alone]) - reference).max()))
+        difference = np.abs(np.stack([packed, alone]) - reference).max()
+        found.append(float(difference / max(1.0, np.abs(reference).max())))
     return found
 
 

@@ -204,11 +204,16 @@ class Engine:
     def warm_up(self) -> None:
         """Runs a short and a long text, so that the first caller does not pay for allocations.
 
-        Raises ModelFolderError where the model does not give one finite score for each label.
+        Raises ModelFolderError where the model does not run here, or does not give one finite
+        score for each label.
         """
         long_text = "warm " * self.manifest.max_tokens
         encodings = self._tokenizer.encode_batch_fast(["warm", long_text])
-        logits = self.logits([encoding.ids for encoding in encodings])
+        try:
+            logits = self.logits([encoding.ids for encoding in encodings])
+        except Exception as error:  # ONNX Runtime raises a dozen kinds
+            reason = str(error).strip().splitlines()[0]
+            raise ModelFolderError(f"{self.folder.model} does not run here: {reason}") from None
         expected = (2, len(self.manifest.labels))
         if logits.shape != expected or not np.isfinite(logits).all():
             raise ModelFolderError(

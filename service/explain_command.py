@@ -81,9 +81,11 @@ def coloured(text: str, found: Explanation, layer: int) -> Text:
     highest = max((token.received[layer] for token in words), default=1.0)
     result, written = Text(), 0
     for token in found.tokens:
-        if not token.special:
-            result.append(_printable(text[written : token.start]))
-            piece = _printable(text[token.start : token.end])
+        # Several tokens may be of one character, such as a Korean one: it is shown once.
+        if not token.special and token.end > written:
+            start = max(token.start, written)
+            result.append(_printable(text[written:start]))
+            piece = _printable(text[start : token.end])
             result.append(piece, _style(token, layer, highest))
             written = token.end
     result.append(_printable(text[written:]), Style(italic=True))

@@ -30,10 +30,11 @@ class CheckpointByTime(TrainerCallback):
 
 
 class ProgressBar(TrainerCallback):
-    """A progress bar over the steps, with the loss and the accuracies of the last epoch."""
+    """A progress bar over the steps, with the loss and the accuracies of the last epoch; above it,
+    `begins` in a line."""
 
-    def __init__(self, dev_names: list[str]) -> None:
-        self.dev_names = dev_names
+    def __init__(self, begins: str, dev_names: list[str]) -> None:
+        self.begins, self.dev_names = begins, dev_names
         self.bar: tqdm[Any] | None = None
         self.facts: dict[str, str] = {}
 
@@ -42,6 +43,7 @@ class ProgressBar(TrainerCallback):
     ) -> None:
         del args, control
         if state.is_world_process_zero:
+            print(self.begins, file=sys.stderr)
             patience = 0.5 if sys.stderr.isatty() else 30.0
             self.bar = tqdm(
                 total=state.max_steps,

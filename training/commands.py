@@ -282,7 +282,7 @@ def prune_search(
         ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw accuracy over cost, a PNG.")
+        str | None, typer.Option(metavar="FILE", help="Draw accuracy over cost, a PNG.")
     ] = None,
 ) -> None:
     """Finds the cheapest token pruning that keeps a run's accuracy, without training it.
@@ -295,15 +295,15 @@ def prune_search(
     """
     from training.files import output_file
 
-    output = output_file(json_file)
-    if plot is not None and not plot.parent.is_dir():
-        raise typer.BadParameter(f"{plot.parent} is no folder", param_hint="--plot")
+    output, picture = output_file(json_file), output_file(plot, "--plot")
+    if picture is not None:
+        import matplotlib  # noqa: F401  # now, rather than after the search
     if sample < 1 or within < 0:
         raise typer.BadParameter("expected --sample of at least 1 and --within of at least 0")
     quieten()
     from training.prune_report import search_run
 
-    search_run(run, data, within / 100, sample, max_tokens, output, plot)
+    search_run(run, data, within / 100, sample, max_tokens, output, picture)
 
 
 def inspect(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from training.data import LabelledTexts, read_examples
+from training.data import LabelledTexts, distinct, read_examples
 from training.errors import RunError, TrainingError
 from training.files import write_atomically
 from training.pattern import AttentionPattern
@@ -61,8 +62,10 @@ class TrainingSettings:
                 f"batch_tokens ({self.batch_tokens}) must hold one text of max_tokens "
                 f"({self.max_tokens})"
             )
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise TrainingError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 <= self.seed < 2**32:
+            raise TrainingError(f"seed must lie in [0, 2³²), got {self.seed}")
         for name in ("warmup", "attention_dropout", "phase_in"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
@@ -120,7 +123,7 @@ class RunRecord:
 
     def read(self, sources: Sequence[str], split: str) -> list[LabelledTexts]:
         """Labelled texts as the run reads them: its labels, its columns. Raises DataError."""
-        return [
+        return distinct(
             read_examples(
                 source,
                 split=split,
@@ -129,7 +132,7 @@ class RunRecord:
                 label_column=self.settings.label_column,
             )
             for source in sources
-        ]
+        )
 
     def save(self, folder: Path) -> None:
         values = asdict(self) | {"settings": self.settings.to_dict()}

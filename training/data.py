@@ -13,7 +13,8 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 from training.errors import DataError
 from training.hub import hub_is_reachable
 from training.labels import label_names as names_of
-from training.labels import label_reader, label_text
+from training.labels import label_reader, label_text, refuse_two_readings
 
 TEXT_COLUMNS = ("sentence", "text", "review", "content")
 LABEL_COLUMNS = ("label", "labels", "sentiment")
@@ -67,9 +68,14 @@ def read_examples(
     """
     path = Path(source)
     if path.suffix.lower() in FILE_TYPES:
-        if not path.is_file():
+        if not path.exists():
             raise DataError(f"{path} does not exist; --data takes a file or a hub data set's name")
-        content = path.read_bytes()
+        if not path.is_file():
+            raise DataError(f"{path} is no regular file")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from None
         rows = _rows_of_file(path, content)
         name, digest = path.name, hashlib.sha256(content).hexdigest()
         # The folder tells sst2/dev.tsv from imdb/dev.tsv.
@@ -86,6 +92,7 @@ def read_examples(
     labels = _column(rows[0], label_column, LABEL_COLUMNS, name, "--label-column")
     found = [label_text(row.get(labels)) for row in rows]
     names = tuple(label_names or names_of(found, name, declared.get(labels)))
+    refuse_two_readings(found, names, name)
     index_of = label_reader(names)
     examples = []
     for i, (row, label) in enumerate(zip(rows, found, strict=True)):
@@ -104,7 +111,20 @@ def require_several_classes(sets: Sequence[LabelledTexts]) -> None:
     if len(present) < 2:
         names = ", ".join(texts.name for texts in sets)
         only = present.pop()
-        raise DataError(f"{names}: every row is labelled {only!r}; training needs two classes")
+        raise DataError(
+            f"{names}: every row to train on is labelled {only!r}; training needs two classes"
+        )
+
+
+def distinct(sets: Iterable[LabelledTexts]) -> list[LabelledTexts]:
+    """The sets with names that tell them apart: the second `imdb/dev.tsv` is `imdb/dev.tsv (2)`."""
+    seen: Counter[str] = Counter()
+    found = []
+    for texts in sets:
+        seen[texts.name] += 1
+        number = seen[texts.name]
+        found.append(texts if number == 1 else replace(texts, name=f"{texts.name} ({number})"))
+    return found
 
 
 def without_overlap(
@@ -127,13 +147,17 @@ def _rows_of_file(path: Path, content: bytes) -> list[dict[str, Any]]:
         import pyarrow.parquet as parquet
 
         try:
-            table = parquet.read_table(io.BytesIO(content))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is not a Parquet file: {error}") from None
-        return list(table.to_pylist())
+            return list(parquet.read_table(io.BytesIO(content)).to_pylist())
+        except (OSError, ValueError, LookupError) as error:
+            raise DataError(f"{path} cannot be read as a Parquet file: {error}") from None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise DataError(
+                f"{path} is UTF-16, expected UTF-8: convert it, e.g. `iconv -f utf-16 -t utf-8 "
+                f"{path.name}`"
+            ) from None
         line = content[: error.start].count(b"\n") + 1
         raise DataError(
             f"{path} is not UTF-8: line {line} has the byte 0x{content[error.start]:02x}; "
@@ -148,7 +172,8 @@ def _rows_of_table(path: Path, text: str) -> list[dict[str, Any]]:
     # In TSV a quotation mark is a character like any other; in CSV it quotes.
     tabs = path.suffix.lower() == ".tsv"
     if tabs:
-        table = [line.split("\t") for line in re.split(r"\r?\n", text) if line]
+        end = r"\r?\n" if "\n" in text else r"\r"  # as old Macs end lines
+        table = [line.split("\t") for line in re.split(end, text) if line]
     else:
         csv.field_size_limit(2**31 - 1)
         try:
@@ -158,7 +183,12 @@ def _rows_of_table(path: Path, text: str) -> list[dict[str, Any]]:
     if not table:
         raise DataError(f"{path} is empty")
     header, *rows = table
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise DataError(f"{path} has two columns called {twice[0]!r}: rename or drop one")
     for i, row in enumerate(rows):
+        if row == header:
+            raise DataError(f"{path}, row {i + 1} is the header again: drop it")
         if len(row) != len(header):
             raise DataError(
                 f"{path}, row {i + 1}: {len(row)} columns where the header has {len(header)} "
@@ -173,7 +203,7 @@ def _rows_of_jsonl(path: Path, text: str) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: not JSON: {error}") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: expected a JSON object, got {line[:40]!r}")

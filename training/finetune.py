@@ -15,6 +15,7 @@ import os
 import platform
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -23,8 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
+    DistilBertForSequenceClassification,
     EvalPrediction,
-    PreTrainedModel,
     PreTrainedTokenizerFast,
     PrinterCallback,
     TrainerCallback,
@@ -36,20 +37,28 @@ from transformers.models.distilbert.modeling_distilbert import DistilBertSelfAtt
 from training.averaging import AVERAGE_FILE, WeightAverage
 from training.batches import Encodings, pad
 from training.callbacks import CheckpointByTime, ProgressBar
-from training.config import RUN_FILE, RunRecord, TrainingSettings
+from training.config import RunRecord, TrainingSettings
 from training.data import LabelledTexts
 from training.distillation import check_states
 from training.errors import RunError
-from training.files import write_atomically
 from training.memory import keep_freed_memory
 from training.model import fastest_precision, load_base
 from training.phase_in import PhaseIn
 from training.run_data import load_data, records_of
+from training.run_folder import (
+    SETTINGS_FILE,
+    alone,
+    begin,
+    content_of,
+    full_disk_is_said,
+    is_first_process,
+    refuse_if_taken,
+    save_run,
+)
 from training.teachers import load_teacher, mean_logits
 from training.trainer import BucketTrainer
 
 CHECKPOINTS = "checkpoints"
-SETTINGS_FILE = "settings.json"
 TRAIN_SAMPLE = 1000  # training texts on which the accuracy after each epoch is measured
 _PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 
@@ -106,19 +115,39 @@ def finetune(
         callbacks=[CheckpointByTime(save_minutes), *callbacks],
     )
     trainer.settings, trainer.teacher = settings, teacher
-    if settings.phase_in:
-        trainer.add_callback(PhaseIn(model, settings.attention, settings.phase_in))
+    if is_first_process():
+        begin(out, settings, noted)
+    with alone(out), full_disk_is_said(out):
+        return _train(trainer, model, tokenizer, out, train, dev, dropped)
+
+
+def _train(
+    trainer: BucketTrainer,
+    model: DistilBertForSequenceClassification,
+    tokenizer: PreTrainedTokenizerFast,
+    out: Path,
+    train: Sequence[LabelledTexts],
+    dev: Sequence[LabelledTexts],
+    dropped: int,
+) -> RunRecord:
+    """Runs `trainer` to the end and saves the run. Raises RunError where it diverges."""
+    settings = trainer.settings
     averages = settings.average_from < 1
     checkpoint = last_checkpoint(out / CHECKPOINTS, averages=averages)
+    if settings.phase_in:
+        trainer.add_callback(PhaseIn(model, settings.attention, settings.phase_in))
     if averages:
         trainer.add_callback(WeightAverage(model, settings.average_from, checkpoint))
-    if trainer.is_world_process_zero():
-        begin(out, settings, noted)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(ProgressBar([texts.name for texts in dev]))
+    trainer.add_callback(ProgressBar(_in_words(train, dropped), [texts.name for texts in dev]))
     keep_freed_memory()
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=checkpoint)
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise RunError(
+            f"the training diverged: weights are no numbers any more. Remove {out}, and try a "
+            f"smaller --learning-rate than {settings.learning_rate:g}"
+        )
     if averages:
         trainer.evaluate()  # of the mean; it takes the place of the last step's in the history
     record = RunRecord(
@@ -140,14 +169,13 @@ def finetune(
     return record
 
 
-def save_run(
-    out: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, record: RunRecord
-) -> None:
-    """Writes a run into the folder `out`; the record last, which says that it is whole."""
-    model.config.architectures = [type(model).__name__]
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    record.save(out)
+def _in_words(train: Sequence[LabelledTexts], dropped: int) -> str:
+    """How many texts of which label there are to train on."""
+    labels = Counter(example.label for texts in train for example in texts.examples)
+    names = train[0].label_names
+    counts = ", ".join(f"{name} {labels[i]:,}" for i, name in enumerate(names))
+    less = f"; {dropped:,} more are left out, which are held out too" if dropped else ""
+    return f"{labels.total():,} texts to train on: {counts}{less}"
 
 
 def encode(texts: LabelledTexts, tokenizer: PreTrainedTokenizerFast, limit: int) -> Encodings:
@@ -173,51 +201,6 @@ def last_checkpoint(folder: Path, *, averages: bool = False) -> str | None:
             continue
         return str(checkpoint)
     return None
-
-
-def content_of(sets: Sequence[LabelledTexts]) -> dict[str, Any]:
-    """What is noted of data sets when a run begins: to go on with it, they must be the same."""
-    return {"content": [[texts.name, texts.sha256] for texts in sets]}
-
-
-def begin(out: Path, settings: TrainingSettings, noted: dict[str, Any]) -> None:
-    """Makes `out` the folder of an unfinished run; `noted` is what else decides its outcome."""
-    out.mkdir(parents=True, exist_ok=True)
-    values = json.dumps(settings.to_dict() | noted, indent=2, ensure_ascii=False)
-    write_atomically(out / SETTINGS_FILE, values + "\n")
-
-
-def refuse_if_taken(
-    out: Path, settings: TrainingSettings, noted: dict[str, Any] | None = None
-) -> None:
-    """Raises RunError unless `out` is free, or holds an unfinished run of the same settings and
-    with the same `noted`, as far as it noted them."""
-    if int(os.environ.get("RANK", "0")) != 0:
-        return  # the first process may already have made it
-    if (out / RUN_FILE).exists():
-        raise RunError(f"{out} holds a finished run; give another --out, or remove it first")
-    file = out / SETTINGS_FILE
-    if not file.is_file():
-        if out.exists() and any(out.iterdir()):
-            raise RunError(f"{out} is not empty and holds no run; give another --out")
-        return
-    found = json.loads(file.read_text(encoding="utf-8"))
-    asked = json.loads(json.dumps(settings.to_dict()))
-    asked |= {key: value for key, value in (noted or {}).items() if key in found}
-    differing = [key for key in asked if found.get(key) != asked[key]]
-    if differing == ["content"]:
-        there, now = ({tuple(each) for each in values["content"]} for values in (found, asked))
-        changed = sorted({name for name, _ in there ^ now})
-        raise RunError(
-            f"{out} holds an unfinished run, and {', '.join(changed)} has changed since it began; "
-            "put back what it was, give another --out, or remove it"
-        )
-    if differing:
-        first = differing[0]
-        raise RunError(
-            f"{out} holds an unfinished run with other settings ({first}: {found.get(first)!r} "
-            f"there, {asked[first]!r} now); give another --out, or remove it"
-        )
 
 
 def _arguments(settings: TrainingSettings, out: Path) -> TrainingArguments:

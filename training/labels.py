@@ -28,8 +28,9 @@ def label_text(value: object) -> str:
 
 
 def plain(name: str) -> str:
-    """A name as it is compared with others: in lower case, `neg` and `pos` in full."""
-    return _IN_FULL.get(name.lower(), name.lower())
+    """A name as it is compared with others: in lower case, `neg` and `pos` in full, 1.0 as 1."""
+    lower = re.sub(r"^([+-]?\d+)\.0+$", r"\1", name.lower())
+    return _IN_FULL.get(lower, lower)
 
 
 def label_names(
@@ -80,3 +81,14 @@ def label_reader(names: Sequence[str]) -> Callable[[str], int | None]:
     if not any(re.match(r"[+-]?\.?\d", name) for name in names):
         index = {str(i): i for i in range(len(names))} | index
     return lambda label: index.get(plain(label))
+
+
+def refuse_two_readings(labels: Sequence[str], names: Sequence[str], source: str) -> None:
+    """Raises DataError where all of `labels` are 0 or 1 and `names` are negative, positive and
+    others: a file of the two sentiments, or of the first two names?"""
+    sentiments = set(SENTIMENTS) < {plain(name) for name in names}
+    if sentiments and {plain(label) for label in labels} <= {"0", "1"}:
+        raise DataError(
+            f"{source} has the labels 0 and 1 alone: negative and positive, or {names[0]} and "
+            f"{names[1]}? Write the names"
+        )

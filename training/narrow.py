@@ -33,20 +33,14 @@ from training.data import without_overlap
 from training.errors import DataError, RunError
 from training.evaluate import evaluate
 from training.files import whole_or_not_at_all
-from training.finetune import (
-    SETTINGS_FILE,
-    begin,
-    content_of,
-    encode,
-    refuse_if_taken,
-    save_run,
-)
+from training.finetune import encode
 from training.model import load_checkpoint
 from training.narrow_model import feed_forward_of, set_feed_forward
 from training.neurons import gram_of, keep_neurons
 from training.pattern import AttentionPattern
 from training.pruned_model import attended, feed_forward
 from training.run_data import held_out_texts, records_of
+from training.run_folder import SETTINGS_FILE, begin, content_of, refuse_if_taken, save_run
 
 LEARNING_RATE = 1e-3  # of the fit; falls linearly to 0
 STATE_FILE = "narrowing.pt"

@@ -41,6 +41,8 @@ def search_run(
     """
     sets = RunRecord.load(run).read(sources, "validation")
     model, tokenizer, pattern = load_checkpoint(run)
+    if model.config.n_layers < 2:
+        raise RunError(f"{run} has one layer: there is none after it that would read fewer tokens")
     limit = min(max_tokens, model.config.max_position_embeddings)
     encoded = {t.name: _sample(encode(t, tokenizer, limit), sample) for t in sets}
     header = {
@@ -72,9 +74,9 @@ def search_run(
     points = list(searcher.points.values())
     if output is not None:
         write(output, header, points, trace)
+    print_fronts(points, trace)
     if plot is not None:
         draw(plot, points, trace)
-    print_fronts(points, trace)
 
 
 def _sample(texts: Encodings, most: int) -> Encodings:

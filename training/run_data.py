@@ -17,6 +17,7 @@ from training.config import DataRecord, RunRecord, TrainingSettings
 from training.data import (
     FILE_TYPES,
     LabelledTexts,
+    distinct,
     read_examples,
     require_several_classes,
     without_overlap,
@@ -43,17 +44,20 @@ def load_data(
         texts if texts.label_names == names else read(source, label_names=names)
         for source, texts in zip(settings.data, train, strict=True)
     ]
-    require_several_classes(train)
-    dev = [
+    dev = distinct(
         read(source, split="validation", label_names=names) for source in _held_out_sets(settings)
-    ]
+    )
+    train = distinct(train)
     if not dev:
         train, dev = _hold_out(train)
     cleaned = [without_overlap(texts, dev) for texts in train]
-    for texts, _ in cleaned:
+    for texts, dropped in cleaned:
         if len(texts) < 2:
-            raise DataError(f"{texts.name}: fewer than two texts are left to train on")
-    return [texts for texts, _ in cleaned], dev, sum(dropped for _, dropped in cleaned)
+            also = f": {dropped} of them are held out, too" if dropped else ""
+            raise DataError(f"{texts.name}: fewer than two texts are left to train on{also}")
+    left = [texts for texts, _ in cleaned]
+    require_several_classes(left)
+    return left, dev, sum(dropped for _, dropped in cleaned)
 
 
 def held_out_texts(record: RunRecord) -> list[LabelledTexts]:

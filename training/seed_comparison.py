@@ -19,7 +19,7 @@ import typer
 from numpy.typing import NDArray
 
 from training.config import RunRecord
-from training.data import LabelledTexts, read_examples
+from training.data import LabelledTexts, distinct, read_examples
 from training.errors import RunError, TrainingError
 from training.finetune import encode
 from training.logits import logits_of
@@ -72,7 +72,7 @@ def main(
         if records:
             sets = records[0].read(data, "validation")
         else:
-            sets = [read_examples(source, split="validation") for source in data]
+            sets = distinct(read_examples(source, split="validation") for source in data)
         for texts in sets:
             report[texts.name] = mean_difference_over_seeds(
                 [outcomes(source, texts) for source in first],

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
+from tokenizers import Tokenizer
 from transformers import DistilBertForSequenceClassification
 
 from export.bench.baseline import FUSIONS, classifier_of_folder, stock_graphs
@@ -87,11 +88,13 @@ def _save_transformers(
     model.config.architectures = ["DistilBertForSequenceClassification"]
     model.save_pretrained(out)
     shutil.copyfile(folder.tokenizer, out / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(str(folder.tokenizer))
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("cls", "mask", "pad", "sep", "unk")}
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": folder.manifest.max_tokens,
         "model_input_names": ["input_ids", "attention_mask"],
-        **{f"{name}_token": f"[{name.upper()}]" for name in ("cls", "mask", "pad", "sep", "unk")},
+        **{k: word for k, word in names.items() if tokenizer.token_to_id(word) is not None},
     }
     (out / "tokenizer_config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
     return (out / "model.safetensors").stat().st_size

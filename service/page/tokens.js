@@ -71,9 +71,11 @@ function draw() {
   const first = explanation.tokens[0];
   if (first.special) parts.push(piece(first, first.token, layer, heat));
   for (const token of explanation.tokens) {
-    if (token.special) continue;
-    if (token.start > written) parts.push(characters.slice(written, token.start).join(""));
-    parts.push(piece(token, characters.slice(token.start, token.end).join(""), layer, heat));
+    // Several tokens may be of one character, such as a Korean one: it is shown once.
+    if (token.special || token.end <= written) continue;
+    const start = Math.max(token.start, written);
+    if (start > written) parts.push(characters.slice(written, start).join(""));
+    parts.push(piece(token, characters.slice(start, token.end).join(""), layer, heat));
     written = token.end;
   }
   const end = explanation.tokens.at(-1);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +66,15 @@ def test_colours_say_what_the_layer_says(explanation: Explanation) -> None:
         )
         assert styles[hottest.start, hottest.end].bgcolor.name == "#ffa600"
     assert layers_table(explanation).row_count == len(explanation.layers)
+
+
+def test_a_character_of_several_tokens_is_shown_once(explanation: Explanation) -> None:
+    """Korean: each syllable is a token for each of its letters."""
+    first = next(token for token in explanation.tokens if not token.special)
+    places = [(0, 1), (0, 1), (0, 1), (1, 2), (1, 2), (3, 5), (4, 7)]
+    tokens = [replace(first, start=start, end=end) for start, end in places]
+    text = "한국 good"
+    assert coloured(text, replace(explanation, tokens=tokens), 0).plain == text
 
 
 @pytest.mark.parametrize(

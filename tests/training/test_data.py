@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow
@@ -12,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training import labels as spelling
 from training.data import (
     Example,
     LabelledTexts,
+    distinct,
     read_examples,
     require_several_classes,
     without_overlap,
@@ -91,8 +94,11 @@ def test_defects_of_a_table(tmp_path: Path, content: bytes, message: str) -> Non
         ("rows.jsonl", '{"sentence": "fine", "label": 1}\n{"sentence"\n', "line 2: not JSON"),
         ("rows.jsonl", "[1]\n", "line 1: expected a JSON object"),
         ("rows.csv", 'sentence,label\n"fine,1\n', "not a CSV file"),
-        ("rows.parquet", "no", "not a Parquet file"),
+        ("rows.parquet", "no", "cannot be read as a Parquet file"),
         ("rows.txt", "fine", "expected a file that ends in"),
+        ("deep.jsonl", "[" * 100_000, "line 1: not JSON: .*recursion"),
+        ("twice.csv", "text,label,label\nfine,1,0\n", "two columns called 'label'"),
+        ("joined.tsv", "text\tlabel\nfine\t1\ntext\tlabel\ndull\t0\n", "row 2 is the header again"),
     ],
 )
 def test_defects_of_other_files(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -105,6 +111,30 @@ def test_defects_of_other_files(tmp_path: Path, name: str, content: str, message
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         read_examples(tmp_path / "rows.tsv")
+    (tmp_path / "rows.tsv").mkdir()
+    with pytest.raises(DataError, match="is no regular file"):
+        read_examples(tmp_path / "rows.tsv")
+
+
+def test_another_encoding_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "rows.tsv"
+    file.write_text("text\tlabel\nfine\t1\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"is UTF-16, expected UTF-8: convert it.*-f utf-16"):
+        read_examples(file)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system(tmp_path: Path, end: str) -> None:
+    file = tmp_path / "rows.tsv"
+    file.write_bytes(end.join(["text\tlabel", "fine\t1", "dull\t0", ""]).encode())
+    assert read_examples(file).examples == (Example("fine", 1), Example("dull", 0))
+
+
+def test_sets_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    texts = read_examples(write(tmp_path / "dev.tsv", ROWS))
+    other = replace(texts, name="other")
+    names = [each.name for each in distinct([texts, other, texts, texts])]
+    assert names == [texts.name, "other", f"{texts.name} (2)", f"{texts.name} (3)"]
 
 
 def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +248,7 @@ def test_any_label_reads_back_as_itself_or_is_refused(
     tmp_path_factory: pytest.TempPathFactory, labels: list[str]
 ) -> None:
     file = labelled(tmp_path_factory.mktemp("labels") / "rows.jsonl", *labels)
-    if len({each.lower() for each in labels}) < len(set(labels)):
+    if len({spelling.plain(each) for each in labels}) < len(set(labels)):
         with pytest.raises(DataError, match="one but for their spelling: write them alike"):
             read_examples(file)
         return
@@ -241,6 +271,8 @@ def test_any_label_reads_back_as_itself_or_is_refused(
         ((10.5, "9", "9" * 5000), ("9", "10.5", "9" * 5000)),
         (("pos", "neg"), ("negative", "positive")),
         (("Positive", "0"), ("negative", "positive")),
+        (("0.0", "1.0"), ("negative", "positive")),
+        (("2.0", "1.0"), ("1.0", "2.0")),
         (("pos", "neutral", "neg"), ("neg", "neutral", "pos")),
     ],
 )
@@ -269,11 +301,23 @@ def test_sentiments_are_read_however_they_are_spelled(tmp_path: Path) -> None:
         ((1.0, float("nan")), r"row 2 has no label \('nan' reads like none"),
         (("neg", "Negative", "x"), "'Negative' and 'neg' are one but for their spelling"),
         (("1", "01", "2"), "'01' and '1' are one number: write them alike"),
+        (("1", "1.0", "2"), "'1' and '1.0' are one but for their spelling: write them alike"),
     ],
 )
 def test_labels_that_are_refused(tmp_path: Path, labels: tuple[object, ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_examples(labelled(tmp_path / "rows.jsonl", *labels))
+
+
+def test_sentiments_as_numbers_are_not_taken_for_the_first_of_three(tmp_path: Path) -> None:
+    names = ("neg", "neutral", "pos")
+    file = labelled(tmp_path / "rows.jsonl", 0, 1, 1)
+    with pytest.raises(
+        DataError, match=r"negative and positive, or neg and neutral. Write the names"
+    ):
+        read_examples(file, label_names=names)
+    all_three = labelled(tmp_path / "rows.jsonl", 0, 1, 2)
+    assert [e.label for e in read_examples(all_three, label_names=names).examples] == [0, 1, 2]
 
 
 def test_half_a_character_is_refused(tmp_path: Path) -> None:
@@ -310,7 +354,7 @@ def test_a_label_of_two_meanings_is_refused(
 
 def test_one_class_alone_is_refused(tmp_path: Path) -> None:
     texts = read_examples(write(tmp_path / "rows.tsv", [("fine", 1), ("good", 1)]))
-    with pytest.raises(DataError, match=r"rows.tsv: every row is labelled 'positive'"):
+    with pytest.raises(DataError, match=r"rows.tsv: every row to train on is labelled 'positive'"):
         require_several_classes([texts])
     with pytest.raises(DataError, match=r"rows.tsv, .*rows.tsv: every row"):
         require_several_classes([texts, texts])

@@ -13,16 +13,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import crisp
+from training import finetune as finetuning
 from training.config import DataRecord, RunRecord, TrainingSettings
 from training.errors import BaseModelError, DataError, RunError, TrainingError
 from training.evaluate import Evaluation, evaluate_run, print_report
-from training.finetune import CHECKPOINTS, SETTINGS_FILE, finetune, last_checkpoint
+from training.finetune import CHECKPOINTS, finetune, last_checkpoint
 from training.model import load_checkpoint
 from training.pattern import AttentionPattern
+from training.run_folder import SETTINGS_FILE, alone
 from training.statistics import Interval
 
 
@@ -282,6 +285,59 @@ def test_refusals_come_before_any_work(
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="not empty"):
         finetune(settings, tmp_path / "mine")
+    with pytest.raises(RunError, match=r"notes.txt is no folder; give another --out"):
+        finetune(settings, tmp_path / "mine" / "notes.txt" / "run")
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
+    settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(RunError, match="nothing may be written in"):
+        finetune(settings, tmp_path / "a" / "run")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_training_that_diverges_is_no_run(settings: TrainingSettings, tmp_path: Path) -> None:
+    wild = replace(settings, learning_rate=1e30, epochs=1, average_from=1.0)
+    with pytest.raises(RunError, match=r"diverged.*smaller --learning-rate than 1e\+30"):
+        finetune(wild, tmp_path / "run")
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_another_process_at_work_on_a_run_is_waited_for(
+    settings: TrainingSettings, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    with alone(out), pytest.raises(RunError, match="another process is at work on"):
+        finetune(replace(settings, epochs=1), out)
+    finetune(replace(settings, epochs=1), out)
+
+
+def test_a_full_disk_is_one_line(
+    settings: TrainingSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
+
+    monkeypatch.setattr(finetuning, "save_run", full)
+    with pytest.raises(RunError, match=r"there is no room to write in .*goes on from the last"):
+        finetune(replace(settings, epochs=1), tmp_path / "run")
+    monkeypatch.undo()
+    finetune(replace(settings, epochs=1), tmp_path / "run")
+
+
+def test_a_run_begins_with_what_it_learns_from(
+    settings: TrainingSettings, dev_tsv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = replace(settings, data=(*settings.data, str(dev_tsv)), epochs=1)
+    with pytest.raises(DataError, match="fewer than two texts are left"):
+        finetune(both, tmp_path / "none")
+    finetune(replace(settings, epochs=1), tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "240 texts to train on: negative 120, positive 120\n" in said
+    assert (tmp_path / "run" / "model.safetensors").stat().st_mode & 0o044 == 0o044
 
 
 @pytest.mark.parametrize(
@@ -289,6 +345,9 @@ def test_refusals_come_before_any_work(
     [
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive"),
+        ({"seed": -1}, "seed must lie in"),
+        ({"seed": 2**32}, "seed must lie in"),
         ({"batch_tokens": 8}, "must hold one text"),
         ({"precision": "int4"}, "precision must be"),
         ({"data": ()}, "no training data"),

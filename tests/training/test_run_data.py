@@ -83,6 +83,29 @@ def test_a_rare_label_may_be_missing_in_some_of_the_sets(tmp_path: Path) -> None
         load_data(TrainingSettings(data=odd, dev=(dev,)))
 
 
+def test_what_is_left_has_two_labels(tmp_path: Path) -> None:
+    rows = [*((f"dull {i}", 0) for i in range(9)), ("fine", 1)]
+    train = write_tsv(tmp_path / "train.tsv", rows)
+    dev = write_tsv(tmp_path / "dev.tsv", [("Fine!", 1), ("dull too", 0)])
+    with pytest.raises(DataError, match="every row to train on is labelled 'negative'"):
+        load_data(TrainingSettings(data=(str(train),), dev=(str(dev),)))
+    with pytest.raises(DataError, match="left to train on: 10 of them are held out, too"):
+        load_data(TrainingSettings(data=(str(train),), dev=(str(train),)))
+
+
+def test_two_sets_of_one_name_are_both_measured(tmp_path: Path) -> None:
+    for folder in ("a/x", "b/x"):
+        (tmp_path / folder).mkdir(parents=True)
+    files = [
+        write_tsv(tmp_path / f / "dev.tsv", sentences(8, i)) for i, f in enumerate(("a/x", "b/x"))
+    ]
+    train = write_tsv(tmp_path / "train.tsv", sentences(60, 5))
+    settings = TrainingSettings(data=(str(train),), dev=tuple(map(str, files)))
+    record = record_of(settings)
+    assert [each.name for each in record.dev] == ["x/dev.tsv", "x/dev.tsv (2)"]
+    assert held_out_texts(record) == load_data(settings)[1]
+
+
 def test_each_set_may_be_of_one_label(tmp_path: Path) -> None:
     sets = [
         str(write_tsv(tmp_path / f"{label}.tsv", [(f"{label} {i}", label) for i in range(40)]))

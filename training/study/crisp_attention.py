@@ -29,7 +29,7 @@ from transformers import (
 from training.attention.registry import attention_of, set_attention
 from training.batches import Encodings
 from training.config import RUN_FILE, TrainingSettings
-from training.data import LabelledTexts, read_examples
+from training.data import LabelledTexts, distinct, read_examples
 from training.errors import RunError
 from training.files import write_atomically
 from training.finetune import encode, finetune
@@ -161,7 +161,7 @@ def execute(folder: Path, values: dict[str, Any]) -> None:
     model, tokenizer, _ = load_checkpoint(run)
     limit = min(settings.max_tokens, model.config.max_position_embeddings)
     names = label_names_of(model)
-    dev = [read_examples(s, split="validation", label_names=names) for s in settings.dev]
+    dev = distinct(read_examples(s, split="validation", label_names=names) for s in settings.dev)
     encoded = {texts.name: encode(texts, tokenizer, limit) for texts in dev}
     chosen = np.sort(np.random.default_rng(0).permutation(len(train))[:_GAP_TEXTS]).tolist()
     some = replace(train, examples=tuple(train.examples[i] for i in chosen))
