@@ -79,6 +79,7 @@ def export_run(
     ParityError where the graph does not compute what the checkpoint computes, ExportError where
     `out` is taken.
     """
+    name, out = out.name, out.resolve()  # a link stays one: what it names is written
     if out.exists() and not replace:
         raise ExportError(f"{out} exists; give another --out, or --replace")
     if out.exists() and not (out / MANIFEST_FILE).is_file():
@@ -98,7 +99,7 @@ def export_run(
     try:
         manifest = _build(
             building,
-            out.name,
+            name,
             model,
             tokenizer,
             pattern or trained,
@@ -107,7 +108,8 @@ def export_run(
             measured,
             calibrated,
         )
-        building.chmod(0o755)
+        rights = (building / MANIFEST_FILE).stat().st_mode & 0o777  # as the user's umask has it
+        building.chmod(rights | (rights & 0o444) >> 2)
         _move_into_place(building, out)
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -92,12 +92,18 @@ def _lines_of(file: str) -> Iterator[Line]:
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
+                utf16 = number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff")
                 raise InputError(
                     f"{file}, line {number}: byte {error.start + 1} is no valid UTF-8; convert the "
-                    "file, for example with `iconv -f latin1 -t utf-8`"
+                    f"file, for example with `iconv -f {'utf-16' if utf16 else 'latin1'} -t utf-8`"
                 ) from None
             if "\0" in text:
                 raise InputError(f"{file}, line {number}: NUL character; is this a text file?")
+            if "\r" in text:
+                raise InputError(
+                    f"{file}, line {number}: a carriage return within it, as old Macs end lines; "
+                    "convert the file with `tr '\\r' '\\n'`"
+                )
             if text.strip():
                 yield number, text
 
@@ -111,6 +117,8 @@ def _number_of_lines(file: str) -> int | None:
 
 def _open(file: str) -> IO[bytes]:
     if file == STDIN:
+        if sys.stdin is None:
+            raise InputError("standard input is closed")
         return sys.stdin.buffer
     try:
         return Path(file).open("rb")

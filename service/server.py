@@ -30,7 +30,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
     """A socket that listens on `host` and `port`; raises AddressError."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise AddressError(f"--host {host} is no address of this machine: {error}") from None
     family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     listening = socket.socket(family, kind, protocol)

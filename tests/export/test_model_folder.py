@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -156,11 +157,23 @@ def test_replace_swaps_the_folder(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
     export_run(run, out, precision="fp32")
     first = ModelFolder.load(out).manifest
-    export_run(run, out, precision="fp32", data=[str(TRAIN)], replace=True)
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "model").symlink_to(out)
+    before = os.umask(0o027)
+    try:
+        export_run(run, links / "model", precision="fp32", data=[str(TRAIN)], replace=True)
+    finally:
+        os.umask(before)
     second = ModelFolder.load(out).manifest
     assert first.measured != second.measured
     assert first.files["model.onnx"] == second.files["model.onnx"]
-    assert list(tmp_path.iterdir()) == [out]
+    assert (links / "model").is_symlink()
+    assert list(links.iterdir()) == [links / "model"]
+    assert sorted(tmp_path.iterdir()) == [links, out]
+    rights = {file.name: oct(file.stat().st_mode & 0o777) for file in (out, *out.iterdir())}
+    assert rights.pop("model") == "0o750"
+    assert set(rights.values()) == {"0o640"}
 
 
 def test_where_the_swap_fails_the_old_folder_is_there_again(

@@ -117,6 +117,8 @@ def test_a_table_of_other_labels_stays_in_line(
     [
         (b"good\nsch\xf6n\n", r"texts\.txt, line 2: byte 4 is no valid UTF-8; convert"),
         (b"PK\x03\x04\x00\x00", r"texts\.txt, line 1: NUL character"),
+        ("good\n".encode("utf-16"), r"line 1: byte 1 is no valid UTF-8.*iconv -f utf-16"),
+        (b"good\rbad\r", r"line 1: a carriage return within it.*tr '\\r' '\\n'"),
     ],
 )
 def test_a_file_that_is_no_utf8_text_is_refused(

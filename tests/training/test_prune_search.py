@@ -170,7 +170,7 @@ def test_the_command_searches_goes_on_and_refuses(
     [
         (["--sample", "0"], "--sample of at least 1"),
         (["--within", "-1"], "--within of at least 0"),
-        (["--plot", "nowhere/front.png"], "nowhere is no folder"),
+        (["--plot", "nowhere/front.png"], "a file in a folder that exists"),
         (["--json", "nowhere/search.json"], "cannot be written"),
     ],
 )

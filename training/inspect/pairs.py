@@ -6,6 +6,7 @@ words with. Source of the test: Kaushik et al. 2020, arXiv 1909.12434.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
+from training.errors import RunError
 from training.statistics import wilson_interval
 
+_MOST = 10**8  # pairs, of which each takes 24 bytes
 LEAST_SHARED = 0.3  # of the words of both together; below it, two texts are no pair
 
 
@@ -48,8 +51,14 @@ class PairOutcomes:
 def match(texts: Sequence[str], edits: Sequence[str]) -> list[tuple[int, int]]:
     """The pairs (text, edit) of one-to-one matching that share most words, ascending by text.
 
-    What shares less than LEAST_SHARED of its words with its match is left out.
+    What shares less than LEAST_SHARED of its words with its match is left out. Raises RunError
+    where there are too many to compare each with each.
     """
+    if len(texts) * len(edits) > _MOST:
+        raise RunError(
+            f"{len(texts):,} texts and {len(edits):,} edits are too many to be compared each with "
+            f"each: give at most {math.isqrt(_MOST):,} of both"
+        )
     words = [_words(text) for text in (*texts, *edits)]
     vocabulary = {word: i for i, word in enumerate(sorted(set().union(*words)))}
     columns = [vocabulary[word] for each in words for word in sorted(each)]
