@@ -1,9 +1,10 @@
 """Runs every variant over the same texts, interleaved in one process, and keeps each timing.
 
-The texts are shuffled (seeded) and cut into blocks of 32. Each block is a round: every variant, in
-an order drawn anew, first answers the block's texts one by one and then all of them in one batch.
-So a machine that slows down does so for all variants, and every timing has its counterpart on the
-same texts, taken moments apart. Times are those of `Engine.predict`: tokenising, graph, softmax.
+The texts are shuffled (seeded) and cut into blocks of 32. Each text of a block is answered alone by
+every variant in turn, in an order drawn anew, and then the whole block by every variant in one
+batch. So a machine that slows down does so for all variants, and every timing has its counterpart
+on the same text, taken the moment before or after. Times are those of `Engine.predict`: tokenising,
+graph, softmax.
 """
 
 from __future__ import annotations
@@ -75,13 +76,19 @@ def measure(
     runs = {name: Runs() for name in engines}
     for block in blocks(len(texts), random)[:_BLOCKS_TO_WARM_UP]:
         for engine in engines.values():
-            _answer(engine, [texts[i] for i in block], Runs())
+            for i in block:
+                _alone(engine, texts[i], Runs())
+            _together(engine, [texts[i] for i in block], Runs())
     for _ in range(passes):
         for block in blocks(len(texts), random):
+            alone: dict[str, list[Prediction]] = {name: [] for name in engines}
+            for i in block:
+                for name in random.sample(list(engines), len(engines)):
+                    alone[name].append(_alone(engines[name], texts[i], runs[name]))
             for name in random.sample(list(engines), len(engines)):
-                alone, together = _answer(engines[name], [texts[i] for i in block], runs[name])
+                together = _together(engines[name], [texts[i] for i in block], runs[name])
                 runs[name].timed += block
-                for i, prediction, in_batch in zip(block, alone, together, strict=True):
+                for i, prediction, in_batch in zip(block, alone[name], together, strict=True):
                     if i not in found[name]:
                         found[name][i] = prediction
                         runs[name].changed_in_batch += prediction.label != in_batch.label
@@ -96,18 +103,17 @@ def work(variants: int, texts: int) -> int:
     return variants * -(-texts // BATCH) * BATCH
 
 
-def _answer(
-    engine: Engine, texts: Sequence[str], runs: Runs
-) -> tuple[list[Prediction], list[Prediction]]:
-    alone = []
-    for text in texts:
-        started = perf_counter()
-        answer = engine.predict([text])
-        runs.single_ms.append(1e3 * (perf_counter() - started))
-        alone += answer.predictions
+def _alone(engine: Engine, text: str, runs: Runs) -> Prediction:
     started = perf_counter()
-    together = engine.predict(texts).predictions
+    (prediction,) = engine.predict([text]).predictions
+    runs.single_ms.append(1e3 * (perf_counter() - started))
+    return prediction
+
+
+def _together(engine: Engine, texts: Sequence[str], runs: Runs) -> list[Prediction]:
+    started = perf_counter()
+    predictions = engine.predict(texts).predictions
     runs.batch_seconds.append(perf_counter() - started)
     runs.batch_texts += len(texts)
-    runs.batch_tokens += sum(prediction.tokens for prediction in together)
-    return alone, together
+    runs.batch_tokens += sum(prediction.tokens for prediction in predictions)
+    return predictions

@@ -119,7 +119,8 @@ def test_a_run_gives_its_weights_with_dense_attention(
 
 TOKENIZER = (
     b'{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,'
-    b'"pre_tokenizer":null,"post_processor":null,"decoder":null,"model":{"type":"WordLevel",'
+    b'"post_processor":{"type":"BertProcessing","sep":["[UNK]",0],"cls":["[UNK]",0]},'
+    b'"pre_tokenizer":null,"decoder":null,"model":{"type":"WordLevel",'
     b'"vocab":{"[UNK]":0,"film":1},"unk_token":"[UNK]"}}'
 )
 

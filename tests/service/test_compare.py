@@ -194,7 +194,7 @@ def test_blocks_hold_every_text_and_are_full(count: int, seed: int) -> None:
     assert max(times.values()) - min(times.values()) <= 1
 
 
-def test_all_variants_answer_a_block_before_the_next_in_changing_order() -> None:
+def test_all_variants_answer_a_text_before_the_next_in_changing_order() -> None:
     calls: list[tuple[str, tuple[str, ...]]] = []
 
     class Recorder:
@@ -204,8 +204,7 @@ def test_all_variants_answer_a_block_before_the_next_in_changing_order() -> None
             self.name, self.engine = name, engine
 
         def predict(self, texts: list[str]) -> Any:
-            if len(texts) > 1:
-                calls.append((self.name, tuple(texts)))
+            calls.append((self.name, tuple(texts)))
             return self.engine.predict(texts)
 
     class Constant:
@@ -221,14 +220,16 @@ def test_all_variants_answer_a_block_before_the_next_in_changing_order() -> None
     texts = [f"text {i}" for i in range(10 * BATCH)]
     advanced: list[int] = []
     runs = measure(engines, texts, passes=1, seed=0, advance=advanced.append)
-    timed = calls[len(engines) :]  # the first block warms up
-    assert len(timed) == 2 * 10
-    orders = set()
+    timed = calls[len(engines) * (BATCH + 1) :]  # the first block warms up
+    orders: Counter[tuple[int, str]] = Counter()
     for (first, asked_first), (second, asked_second) in zip(timed[::2], timed[1::2], strict=True):
         assert {first, second} == {"dense", "sparse"}
         assert asked_first == asked_second
-        orders.add(first)
-    assert orders == {"dense", "sparse"}
+        orders[len(asked_first), first] += 1
+    assert {length for length, _ in orders} == {1, BATCH}
+    for length, times in ((1, len(texts)), (BATCH, 10)):
+        assert orders[length, "dense"] + orders[length, "sparse"] == times
+        assert min(orders[length, "dense"], orders[length, "sparse"]) >= times / 10
     assert sum(advanced) == work(2, len(texts))
     assert isinstance(runs["dense"], Runs)
     assert len(runs["dense"].predictions) == len(texts)
