@@ -129,4 +129,9 @@ def save_run(
     # safetensors lets nobody else read it, whatever the umask says.
     (out / "model.safetensors").chmod((out / "config.json").stat().st_mode)
     tokenizer.save_pretrained(out)
+    # The name that transformers 4 knows too.
+    file = out / "tokenizer_config.json"
+    values = json.loads(file.read_text(encoding="utf-8"))
+    values["tokenizer_class"] = "PreTrainedTokenizerFast"
+    write_atomically(file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
     record.save(out)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 import crisp
@@ -338,6 +339,12 @@ def test_a_run_begins_with_what_it_learns_from(
     said = capsys.readouterr().err
     assert "240 texts to train on: negative 120, positive 120\n" in said
     assert (tmp_path / "run" / "model.safetensors").stat().st_mode & 0o044 == 0o044
+    others = AutoTokenizer.from_pretrained(tmp_path / "run")
+    assert (
+        others("good film").input_ids == load_checkpoint(tmp_path / "run")[1]("good film").input_ids
+    )
+    saved = json.loads((tmp_path / "run" / "tokenizer_config.json").read_text())
+    assert saved["tokenizer_class"] == "PreTrainedTokenizerFast"
 
 
 @pytest.mark.parametrize(
