@@ -26,6 +26,7 @@ from service.exchange import CONNECTION
 from service.settings import Settings
 
 SPARE_FILES = 512  # beside connections: models, logs, the event loop
+MOST_WAITING = 64  # requests of one connection that are sent before earlier ones are answered
 LINGER_SECONDS = 5.0  # for a client that does not read its last answer
 
 
@@ -61,6 +62,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread: asyncio.TimerHandle | None = None  # and while it does not take an answer
         self._in_headers = False
         self._pending_bytes = 0  # that came while headers were not whole
+        self._idle_bytes = 0  # that came since a request last began, went on or ended
         self._refused = False
         self.on_lost: Callable[[], None] | None = None
         self._extensions = {CONNECTION: self}
@@ -96,7 +98,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         unfinished = self._in_headers
+        self._idle_bytes += len(data)
         super().data_received(data)
+        # What is neither headers nor body: trailers and the like, which nobody reads.
+        if self._idle_bytes > self.bounds.max_header_bytes and not self._in_headers:
+            self._drop()
         if unfinished and self._in_headers:  # the parser itself holds a header until it is whole
             self._pending_bytes += len(data)
             self._check_header_bytes(self._pending_bytes)
@@ -107,21 +113,35 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
         self._in_headers = True
-        self._pending_bytes = 0
+        self._pending_bytes = self._idle_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_headers:  # else a trailer
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
         self._stop_timer()
         headers = sum(len(name) + len(value) + 4 for name, value in self.headers)
         self._check_header_bytes(max(len(self.url) + headers, self._pending_bytes))
-        if not self._refused:
-            super().on_headers_complete()
+        if self._refused:
+            return
+        super().on_headers_complete()
+        if len(self.pipeline) > MOST_WAITING:
+            self._drop()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.pipeline:  # it would read on, however many wait
+            self.flow.pause_reading()
 
     def on_body(self, body: bytes) -> None:
+        self._idle_bytes = 0
         if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._idle_bytes = 0
         if not self._refused:
             super().on_message_complete()
 
@@ -194,6 +214,12 @@ class BoundedProtocol(HttpToolsProtocol):
             + b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
             + body
         )
+        self._close()
+
+    def _drop(self) -> None:
+        """Reads no more, and says nothing: it would be taken for the answer to a request before."""
+        self._refused = True
+        self._stop_timer()
         self._close()
 
     def _close(self) -> None:

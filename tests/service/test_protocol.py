@@ -274,3 +274,23 @@ def test_whoever_answers_is_told_when_the_client_of_a_whole_request_goes(port: i
             client.recv(1)
         assert not LOST.is_set()
     assert LOST.wait(30)
+
+
+CHUNKED = b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+
+
+def test_a_trailer_is_read_over(port: int) -> None:
+    assert b"/a 3" in exchange(port, CHUNKED + b"x-sum: 1\r\n\r\n")
+
+
+@pytest.mark.parametrize("part", [b"a:b\r\n" * 1000, b"a:" + b"b" * 5000])
+def test_trailers_without_end_close_the_connection(port: int, part: bytes) -> None:
+    assert b"/a 3" not in exchange(port, CHUNKED, *[part] * 200)
+
+
+def test_so_many_requests_may_wait_on_one_connection_and_no_more(port: int) -> None:
+    request = b"GET /p HTTP/1.1\r\nhost: x\r\n\r\n"
+    fitting = exchange(port, request * protocol.MOST_WAITING)
+    assert fitting.count(b"/p 0") == protocol.MOST_WAITING
+    # The first ones are not answered before the last is read, and then the connection is closed.
+    assert exchange(port, request * 5000).count(b"/p 0") <= protocol.MOST_WAITING
