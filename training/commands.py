@@ -357,7 +357,6 @@ def inspect(
 def quieten() -> None:
     """Keeps the libraries' notices and bars out of our users' terminals."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import transformers
 
     transformers.logging.set_verbosity_error()

@@ -138,7 +138,9 @@ def _load(
 
 def _config_of(base: str) -> DistilBertConfig:
     try:
-        config = AutoConfig.from_pretrained(base, local_files_only=local_only(base))
+        config = AutoConfig.from_pretrained(
+            base, local_files_only=local_only(base), trust_remote_code=False
+        )
     except Exception as error:
         raise _unreachable(base, error) from None
     if not isinstance(config, DistilBertConfig):
@@ -167,7 +169,7 @@ def load_checkpoint(
         if not (folder / name).is_file():
             raise RunError(f"{folder} holds no finished run: it has no {name}; see `crisp train`")
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if not isinstance(config, DistilBertConfig) or not hasattr(config, CONFIG_FIELD):
             raise RunError(f"{folder}/config.json names no attention pattern")
         model = _load(folder, config)

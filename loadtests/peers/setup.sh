@@ -37,7 +37,7 @@ fi
 for name in "$@"; do
   if [ "$name" = models ]; then
     # OpenVINO's int8 is made by NNCF
-    .venv/bin/python -c 'import openvino, nncf' 2>/dev/null ||
+    .venv/bin/python -c 'from importlib.util import find_spec as f; exit(not (f("openvino") and f("nncf")))' ||
       .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]' ||
       failed+=("OpenVINO and NNCF, for the int8 of the peer fastapi-openvino")
     .venv/bin/python -m export.bench.peer_models --out "$into/models" || failed+=("models")
