@@ -7,6 +7,11 @@ ExportError
 """
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, in a line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class ExportError(Exception):
     """Base of everything that export reports to its user."""
 

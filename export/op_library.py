@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import onnxruntime
 
-from export.errors import ModelFolderError
+from export.errors import ModelFolderError, first_line
 from export.processors import processors
 
 ENVIRONMENT_VARIABLE = "CRISP_OP_LIBRARY"
@@ -133,7 +133,7 @@ def open_session(
         return onnxruntime.InferenceSession(source, options, providers=_PROVIDERS[library.device])
     except Exception as error:  # the classes of onnxruntime's errors share no base but this one
         raise ModelFolderError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot open {model}: {_first_line(error)}"
+            f"ONNX Runtime {onnxruntime.__version__} cannot open {model}: {first_line(error)}"
         ) from error
 
 
@@ -158,9 +158,5 @@ def load_problem(path: Path, _mtime_ns: int, _size: int) -> str | None:
     try:
         onnxruntime.SessionOptions().register_custom_ops_library(str(path))
     except Exception as error:  # as above
-        return _first_line(error)
+        return first_line(error)
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
-from export.errors import ModelFolderError
+from export.errors import ModelFolderError, first_line
 from export.gpu import suited
 from export.manifest import Manifest, ModelFolder
 from export.op_library import OpLibrary, find_op_library, make_session
@@ -212,8 +212,9 @@ class Engine:
         try:
             logits = self.logits([encoding.ids for encoding in encodings])
         except Exception as error:  # ONNX Runtime raises a dozen kinds
-            reason = str(error).strip().splitlines()[0]
-            raise ModelFolderError(f"{self.folder.model} does not run here: {reason}") from None
+            raise ModelFolderError(
+                f"{self.folder.model} does not run here: {first_line(error)}"
+            ) from None
         expected = (2, len(self.manifest.labels))
         if logits.shape != expected or not np.isfinite(logits).all():
             raise ModelFolderError(

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.errors import InputError
+from service.terminal import printable
 
 if TYPE_CHECKING:  # at run time only when it is used: it takes longer than all the rest
     from service.explain import Explanation, Token
@@ -67,7 +68,7 @@ def explain_text(
     shown = (layer or count) - 1
     console = Console(highlight=False)
     prediction = found.prediction
-    label = _printable(prediction.label)
+    label = printable(prediction.label, keep="\n")
     console.print(Text.assemble((label, "bold"), f"  {prediction.score:.3f}"))
     console.print()
     console.print(coloured(text, found, shown))
@@ -84,11 +85,11 @@ def coloured(text: str, found: Explanation, layer: int) -> Text:
         # Several tokens may be of one character, such as a Korean one: it is shown once.
         if not token.special and token.end > written:
             start = max(token.start, written)
-            result.append(_printable(text[written:start]))
-            piece = _printable(text[start : token.end])
+            result.append(printable(text[written:start], keep="\n"))
+            piece = printable(text[start : token.end], keep="\n")
             result.append(piece, _style(token, layer, highest))
             written = token.end
-    result.append(_printable(text[written:]), Style(italic=True))
+    result.append(printable(text[written:], keep="\n"), Style(italic=True))
     return result
 
 
@@ -109,12 +110,7 @@ def layers_table(found: Explanation) -> Table:
     for number, layer in enumerate(found.layers):
         here = (t for t in found.tokens if len(t.received) > number and not t.special)
         first = sorted(here, key=lambda t: -t.received[number])[:_FEW]
-        names = ", ".join(_printable(token.token) for token in first)
+        names = ", ".join(printable(token.token, keep="\n") for token in first)
         dropped = layer.tokens - layer.passed_on
         table.add_row(str(number + 1), str(layer.tokens), str(dropped or ""), Text(names))
     return table
-
-
-def _printable(text: str) -> str:
-    """Control characters of a foreign text have no business in a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)

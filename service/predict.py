@@ -21,6 +21,7 @@ from rich.text import Text
 from service.engine import Engine, Prediction
 from service.errors import InputError, ModelsError
 from service.model_folders import default_of, model_folders
+from service.terminal import printable
 
 BATCH = 256  # texts; the engine cuts them further into packs of bounded tokens
 STDIN = "-"
@@ -147,18 +148,13 @@ def _print_prediction(console: Console, engine: Engine, text: str, found: Predic
     colour = {"positive": "green", "negative": "red"}.get(found.label, "cyan")
     cut = " [cut]" if found.truncated else ""
     score = Text(f"{found.score:.3f}")
-    _print_row(console, engine, Text(_printable(found.label), style=colour), score, text + cut)
+    _print_row(console, engine, Text(printable(found.label), style=colour), score, text + cut)
 
 
 def _print_row(console: Console, engine: Engine, label: Text, score: Text, text: str) -> None:
     label.pad_right(max(map(cell_len, ("label", *engine.manifest.labels))) - label.cell_len)
-    row = Text("  ").join([label, score, Text(_printable(text))])
+    row = Text("  ").join([label, score, Text(printable(text))])
     if console.is_terminal:
         console.print(row, no_wrap=True, overflow="ellipsis")
     else:
         console.print(row, soft_wrap=True)
-
-
-def _printable(text: str) -> str:
-    """Control characters of a foreign text or label have no business in a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)

@@ -167,9 +167,10 @@ def train(
     )
     quieten()
     from training.finetune import finetune
+    from training.run_folder import is_first_process
 
     record = finetune(settings, out)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_first_process():
         pruned = "" if settings.pruning is None else f", {settings.pruning}"
         typer.echo(f"{out}: {pattern}{pruned}, {record.seconds:.0f} s")
         _print_last(record)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from training.errors import DataError
+from training.errors import DataError, first_line
 from training.hub import hub_is_reachable
 from training.labels import label_names as names_of
 from training.labels import label_reader, label_text, refuse_two_readings
@@ -219,10 +219,9 @@ def _rows_of_hub(name: str, split: str) -> tuple[list[dict[str, Any]], str, dict
     try:
         table = datasets.load_dataset(name, split=split)
     except Exception as error:  # the library raises a dozen kinds for one cause
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise DataError(
             f"cannot load data set {name!r} (split {split!r}): no such file, and the hub says: "
-            f"{reason}. Offline, give --data a {', '.join(FILE_TYPES)} file"
+            f"{first_line(error)}. Offline, give --data a {', '.join(FILE_TYPES)} file"
         ) from None
     rows = [dict(row) for row in table]
     declared = {}

@@ -10,6 +10,11 @@ TrainingError
 """
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, in a line."""
+    return (str(error).strip() or repr(error)).splitlines()[0].rstrip()
+
+
 class TrainingError(Exception):
     """Base of everything that training reports to its user."""
 

@@ -1,13 +1,20 @@
-"""Files that are written whole or not at all, and those that a command's `--json FILE` names."""
+"""Files that are written whole or not at all, those that a command's `--json FILE` names, and
+folders that one process holds."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import typer
+
+from training.errors import TrainingError
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def write_atomically(file: Path, text: str) -> None:
@@ -40,6 +47,23 @@ def whole_or_not_at_all(file: Path) -> Iterator[Path]:
 def is_special(file: Path) -> bool:
     """A device, a pipe, or standard output by name, in whose place no file may come."""
     return file.is_relative_to("/dev") or (file.exists() and not file.is_file())
+
+
+@contextmanager
+def held(folder: Path, refusal: type[TrainingError]) -> Iterator[None]:
+    """Holds `folder` for this process. Raises `refusal` where another one holds it."""
+    if sys.platform == "win32":
+        yield
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise refusal(f"another process is at work on {folder}; wait for it") from None
+        yield
+    finally:
+        os.close(opened)
 
 
 def output_file(option: str | None, name: str = "--json") -> Path | None:

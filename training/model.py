@@ -27,7 +27,7 @@ from training.attention.registry import (
     attention_of,
     register_attention,
 )
-from training.errors import BaseModelError, RunError
+from training.errors import BaseModelError, RunError, first_line
 from training.hub import local_only
 from training.labels import plain
 from training.minilm import minilm_config, minilm_folder, minilm_state
@@ -175,8 +175,9 @@ def load_checkpoint(
         model = _load(folder, config)
         tokenizer = load_tokenizer(folder, config.vocab_size)
     except Exception as error:  # a dozen kinds, by what is wrong with which file
-        reason = next(iter(str(error).strip().splitlines()), repr(error))
-        raise RunError(f"{folder} is not a run of `crisp train`, or is damaged: {reason}") from None
+        raise RunError(
+            f"{folder} is not a run of `crisp train`, or is damaged: {first_line(error)}"
+        ) from None
     prune_model(model, pruning_of(model))
     return model.eval(), tokenizer, attention_of(config)
 
@@ -193,10 +194,9 @@ def _names_in(config: DistilBertConfig) -> tuple[str, ...]:
 def _unreachable(base: str, error: Exception) -> BaseModelError:
     if isinstance(error, BaseModelError):
         return error
-    reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
     return BaseModelError(
-        f"cannot load base {base!r} ({reason.strip()}). It takes a DistilBERT folder or hub name; "
-        "without a network, use --base minilm"
+        f"cannot load base {base!r} ({first_line(error)}). It takes a DistilBERT folder or hub "
+        "name; without a network, use --base minilm"
     )
 
 

@@ -13,14 +13,9 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -28,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from training.config import RUN_FILE, RunRecord, TrainingSettings
 from training.data import LabelledTexts
 from training.errors import RunError
-from training.files import write_atomically
+from training.files import held, write_atomically
 
 SETTINGS_FILE = "settings.json"
 
@@ -88,22 +83,11 @@ def refuse_if_taken(
         )
 
 
-@contextmanager
-def alone(out: Path) -> Iterator[None]:
+def alone(out: Path) -> AbstractContextManager[None]:
     """Holds the run in `out` for this process, or for those that torchrun started with it. Raises
     RunError where another one is at work on it: each would take the other's checkpoints for its
     own."""
-    if fcntl is None or not is_first_process():
-        yield
-        return
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise RunError(f"another process is at work on {out}: wait for it, or end it") from None
-    finally:
-        os.close(folder)
+    return held(out, RunError) if is_first_process() else nullcontext()
 
 
 @contextmanager

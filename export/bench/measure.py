@@ -23,7 +23,7 @@ from onnxruntime import InferenceSession
 
 from export.bench.memory import available_bytes
 from export.bench.workloads import Batch, Workload, batches
-from export.errors import ExportError
+from export.errors import ExportError, first_line
 
 # Before the first round of a workload that counts, for allocations, caches, the clock, and to see
 # which of several ways is fastest: 2 rounds at least, but one where it took longer than SLOW
@@ -178,7 +178,7 @@ class _Stage:
         return [len(ids) for ids in batch], times
 
     def _leave_out(self, name: str, error: Exception) -> None:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         if name == self.reference:
             raise ExportError(
                 f"{name}, which all others are compared with, fails on workload "

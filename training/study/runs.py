@@ -9,16 +9,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.files import write_atomically
+from training.files import held, write_atomically
 from training.study.errors import StudyError
 
 SETTINGS_FILE = "settings.json"
@@ -136,12 +135,6 @@ def failures(root: Path, study: str) -> dict[str, str]:
     }
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> AbstractContextManager[None]:
     """Holds the run in `folder` for this process. Raises StudyError where another one holds it."""
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StudyError(f"another process is at work on {folder}; wait for it") from None
-        yield
+    return held(folder, StudyError)
