@@ -33,6 +33,7 @@ CODES: dict[int, dict[str, str]] = {
         "text_too_long": "A text has more tokens than the model reads, and `truncate` is off.",
     },
     415: {"unsupported_media_type": "The body is not announced as application/json."},
+    421: {"unknown_host": "The request is for a host that this service does not answer to."},
     422: {
         "invalid_request": "The JSON is not what is asked for; `field` says where.",
         "empty_text": "A text holds nothing but blanks.",

@@ -1,7 +1,7 @@
 """What every request passes before an endpoint sees it, and in which order.
 
-    RequestId, traces, AccessLog, Front: is the path known, who asks and how often, how long is
-    the body; and then an endpoint of ours or of BentoML's
+    RequestId, traces, AccessLog, Front: is the path known, is it for a name of ours, who asks
+    and how often, how long is the body; and then an endpoint of ours or of BentoML's
 
 It stands in front of BentoML's own middleware, for two reasons. BentoML labels its metrics with the
 path of every request, whatever that is, and keeps each label for good: a thousand made-up paths
@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access import Access
+from service.host_names import HostNames
 from service.logs import AccessLog
 from service.metrics import Metrics
 from service.middleware import RequestId, limited
@@ -64,6 +65,7 @@ class Front:
         self._own = own
         self._bentoml = bentoml
         self._paths = KnownPaths(routes)
+        self._host_names = HostNames(settings)
         self._access = Access(settings, metrics.rejections.labels("rate_limit").inc)
         self._max_body_bytes = settings.max_body_bytes
         self._metrics = metrics
@@ -78,6 +80,7 @@ class Front:
         endpoint = OTHER
         try:
             endpoint = self._paths.endpoint(scope)
+            self._host_names.check(scope)
             self._access.check(scope)
             receive = limited(scope, receive, self._max_body_bytes)
             if endpoint == METRICS:

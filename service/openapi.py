@@ -35,7 +35,7 @@ from service.schemas import (
 from service.settings import Settings
 
 _REF = "#/components/schemas/{model}"
-_ANY = (408, 431, 500, 503)  # what can happen to every request
+_ANY = (408, 421, 431, 500, 503)  # what can happen to every request
 _KEYED = (401, 429)  # and to every one that needs a key
 _ADMIN = (403, 409)
 _BODY = (400, 413, 415, 422, 504)  # and to every one with texts

@@ -16,14 +16,21 @@ import contextlib
 import json
 import resource
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import uvicorn.config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, _get_status_line
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+    _get_status_line,
+)
 
 from service import whole_answers
 from service.exchange import CONNECTION
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
 
 SPARE_FILES = 512  # beside connections: models, logs, the event loop
 MOST_WAITING = 64  # requests of one connection that are sent before earlier ones are answered
@@ -61,15 +68,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None  # runs while a client owes us headers
         self._unread: asyncio.TimerHandle | None = None  # and while it does not take an answer
         self._in_headers = False
-        self._pending_bytes = 0  # that came while headers were not whole
         self._idle_bytes = 0  # that came since a request last began, went on or ended
         self._refused = False
+        self._answered: RequestResponseCycle | None = None  # the newest but those that wait
         self.on_lost: Callable[[], None] | None = None
         self._extensions = {CONNECTION: self}
 
     @property
     def has_body(self) -> bool:
-        return not self.cycle.more_body
+        return self._answered is not None and not self._answered.more_body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -82,7 +89,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._stop_waiting_for_reader()
         super().connection_lost(exc)
-        if self.on_lost is not None and not self.cycle.more_body:
+        self.pipeline.clear()
+        if self._answered is not None and self._answered is not self.cycle:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
+        if self.on_lost is not None and self.has_body:
             self.on_lost()
 
     def pause_writing(self) -> None:
@@ -97,15 +108,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        unfinished = self._in_headers
         self._idle_bytes += len(data)
         super().data_received(data)
-        # What is neither headers nor body: trailers and the like, which nobody reads.
-        if self._idle_bytes > self.bounds.max_header_bytes and not self._in_headers:
-            self._drop()
-        if unfinished and self._in_headers:  # the parser itself holds a header until it is whole
-            self._pending_bytes += len(data)
-            self._check_header_bytes(self._pending_bytes)
+        if self._in_headers:  # the parser itself holds a header until it is whole
+            self._check_header_bytes(self._idle_bytes)
+        elif self._idle_bytes > self.bounds.max_header_bytes:
+            self._drop()  # neither headers nor body: trailers and the like, which nobody reads
         if self._owes_headers():
             self._start_timer()
 
@@ -113,7 +121,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item]
         self._in_headers = True
-        self._pending_bytes = self._idle_bytes = 0
+        self._idle_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_headers:  # else a trailer
@@ -123,12 +131,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_headers = False
         self._stop_timer()
         headers = sum(len(name) + len(value) + 4 for name, value in self.headers)
-        self._check_header_bytes(max(len(self.url) + headers, self._pending_bytes))
+        self._check_header_bytes(len(self.url) + headers)
+        self._idle_bytes = 0
         if self._refused:
             return
         super().on_headers_complete()
         if len(self.pipeline) > MOST_WAITING:
             self._drop()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

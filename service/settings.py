@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.errors import SettingsError
@@ -124,6 +125,13 @@ class Settings(BaseModel):
     rate_burst: int = setting(
         20, "Requests that a key may have saved up under --rate-limit.", "Access", ge=1
     )
+    allowed_hosts: str | None = setting(
+        None,
+        "Names, commas between them, that requests may be for beside localhost and addresses; *: "
+        "any.",
+        "Access",
+        shown="any; where no keys are asked for on 127.0.0.1, none",
+    )
 
     access_log: bool = setting(True, "Log a line for each request.", "Logs")
     log_format: Literal["text", "json"] = setting(
@@ -132,6 +140,15 @@ class Settings(BaseModel):
     log_texts: bool = setting(
         False, "Log the texts of requests too. They may be private: leave this off.", "Logs"
     )
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names(cls, given: str | None) -> str | None:
+        for name in host_names(given):
+            if name != "*" and not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name):
+                message = "expected names with commas between them, as in crisp.example,crisp.local"
+                raise PydanticCustomError("name", message)
+        return given
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -211,6 +228,11 @@ def resolve(
         name = str(first["loc"][0])
         message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
         raise SettingsError(f"{_spelled(name, given[name], sources[name])}: {message}") from None
+
+
+def host_names(allowed: str | None) -> tuple[str, ...]:
+    """The names in `allowed_hosts`."""
+    return tuple(name.strip() for name in allowed.split(",")) if allowed is not None else ()
 
 
 def flag(name: str) -> str:

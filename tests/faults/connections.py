@@ -73,7 +73,7 @@ async def ended(connections: list[tuple[Any, Any]], began: float, timeout: float
 async def drip(connections: list[tuple[Any, Any]], every: float) -> None:
     """A header that never ends, a few bytes at a time."""
     for _, writer in connections:
-        writer.write(b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        writer.write(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
     while True:
         await asyncio.sleep(every)
         for _, writer in connections:

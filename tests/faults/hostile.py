@@ -108,7 +108,7 @@ def bodies() -> Iterator[tuple[str, bytes]]:
 
 def request(line: str, *headers: str, body: bytes = b"", length: bool = True) -> bytes:
     counted = [f"Content-Length: {len(body)}"] if length else []
-    head = "\r\n".join([line, "Host: x", *headers, *counted, "Connection: close", "", ""])
+    head = "\r\n".join([line, "Host: localhost", *headers, *counted, "Connection: close", "", ""])
     return head.encode("latin-1") + body
 
 
@@ -158,17 +158,17 @@ def cases(max_body: int, max_headers: int) -> Iterator[Case]:
         "a long header", request("GET /livez HTTP/1.1", "X: " + "a" * 10 * max_headers), True
     )
     yield Case("no colon", b"GET /livez HTTP/1.1\r\nHost\r\n\r\n", True)
-    yield Case("a folded header", b"GET /livez HTTP/1.1\r\nHost: x\r\n y\r\n\r\n", True)
-    yield Case("a NUL in a header", b"GET /livez HTTP/1.1\r\nHost: x\x00\r\n\r\n", True)
+    yield Case("a folded header", b"GET /livez HTTP/1.1\r\nHost: localhost\r\n y\r\n\r\n", True)
+    yield Case("a NUL in a header", b"GET /livez HTTP/1.1\r\nHost: localhost\x00\r\n\r\n", True)
     yield Case("HTTP/0.9", b"GET /livez\r\n\r\n", True)
     yield Case("HTTP/3.7", b"GET /livez HTTP/3.7\r\n\r\n", True)
     yield Case("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", True)
     yield Case("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", True)
     yield Case("SSH", b"SSH-2.0-OpenSSH_9.6\r\n", True)
     yield Case("PROXY", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET /livez HTTP/1.1\r\n\r\n", True)
-    yield Case("line feeds", b"GET /livez HTTP/1.1\nHost: x\nConnection: close\n\n", True)
+    yield Case("line feeds", b"GET /livez HTTP/1.1\nHost: localhost\nConnection: close\n\n", True)
     smuggled = (
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n"
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n"
     )
     yield Case("smuggling", smuggled + b"\r\n0\r\n\r\nGET /metrics HTTP/1.1\r\n\r\n", True)
     yield Case("all bytes", bytes(range(256)) * 16, True)

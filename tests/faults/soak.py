@@ -89,7 +89,7 @@ class Soak:
     def gone(self) -> None:
         """Clients that leave before their answer, or in the middle of their request."""
         body = json.dumps({"texts": [" ".join(WORDS * 20)] * 4}).encode()
-        head = (b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = (b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 b"Content-Length: %d\r\n\r\n" % len(body))  # fmt: skip
         while not self.stop.is_set():
             began = time.monotonic()

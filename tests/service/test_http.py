@@ -257,11 +257,18 @@ def test_simultaneous_requests_get_their_own_answers(client: httpx.Client) -> No
 
 def test_a_client_that_goes_away_does_no_harm(server: Server, client: httpx.Client) -> None:
     host, port = server.url.removeprefix("http://").split(":")
-    for sent in (b"POST /predict HTTP/1.1\r\n", b"POST /predict HTTP/1.1\r\nHost: x\r\n"
+    for sent in (b"POST /predict HTTP/1.1\r\n", b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
                  b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"):  # fmt: skip
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(sent)
     assert client.post("/predict", json={"texts": ["good"]}).status_code == 200
+
+
+def test_a_page_of_another_site_is_told_nothing(client: httpx.Client) -> None:
+    for path in ("/", "/livez", "/models", "/metrics", "/docs.json"):
+        assert client.get(path).status_code == 200, path
+        refused = client.get(path, headers={"Host": "evil.example"})
+        assert error_of(refused, 421)["code"] == "unknown_host"
 
 
 def test_the_log_has_a_line_a_request_and_no_traceback(

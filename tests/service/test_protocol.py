@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 import uvicorn
 import uvicorn.config
+import uvloop
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -42,11 +45,16 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         return
     if scope["path"] == "/wait":
         await lost(scope["extensions"][CONNECTION])
+    if scope["path"] == "/held":
+        HELD.release()
+        await asyncio.to_thread(RELEASED.wait, 30)
     await PlainTextResponse(f"{scope['path']} {length}")(scope, receive, send)
 
 
 LARGE = 50_000_000  # bytes: more than kernels keep for a client that does not read
 SENT = threading.Event()  # set when the answer to a request to /large is out of hand
+HELD = threading.Semaphore(0)  # released when a request to /held is there
+RELEASED = threading.Event()  # set when it may be answered
 LOST = threading.Event()  # set when the client of a request to /wait has gone
 
 
@@ -70,7 +78,7 @@ def serving(settings: Settings) -> Iterator[int]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+        thread = threading.Thread(target=lambda: uvloop.run(server.serve([listener])))
         thread.start()
         try:
             yield int(listener.getsockname()[1])
@@ -277,6 +285,36 @@ def test_whoever_answers_is_told_when_the_client_of_a_whole_request_goes(port: i
 
 
 CHUNKED = b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+
+
+@pytest.mark.parametrize("rest", [b"", get("/held")[:-2], CHUNKED[:-10]])
+def test_a_client_that_goes_before_its_answers_is_no_failure(
+    port: int, rest: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    HELD.acquire(blocking=False)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(get("/held") * 3 + rest)
+        assert HELD.acquire(timeout=30)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    RELEASED.set()
+    for _ in range(10):  # the other two would be answered meanwhile
+        assert exchange(port, get()).startswith(b"HTTP/1.1 200")
+    RELEASED.clear()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_many_small_requests_in_a_row_are_not_taken_for_headers(port: int) -> None:
+    """Each piece has more bytes than a head may, and ends in the head of the next request."""
+    whole = CHUNKED + b"\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(whole[:20])
+        many = MAX_HEADERS // len(whole) + 1
+        for _ in range(3):
+            client.sendall(whole[20:] + whole * many + whole[:20])
+            answers = b""
+            while answers.count(b"/a 3") < many + 1:
+                answers += client.recv(65536)
+                assert answers.count(b"HTTP/1.1 ") == answers.count(b"HTTP/1.1 200")
 
 
 def test_a_trailer_is_read_over(port: int) -> None:
