@@ -15,10 +15,12 @@ import asyncio
 import contextlib
 import json
 import resource
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import uvicorn.config
+from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import (
     HttpToolsProtocol,
     RequestResponseCycle,
@@ -70,6 +72,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_headers = False
         self._idle_bytes = 0  # that came since a request last began, went on or ended
         self._refused = False
+        self._upgrade_ends: int | None = (
+            None  # where, in what has come, a head with an upgrade does
+        )
         self._answered: RequestResponseCycle | None = None  # the newest but those that wait
         self.on_lost: Callable[[], None] | None = None
         self._extensions = {CONNECTION: self}
@@ -110,6 +115,12 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._idle_bytes += len(data)
         super().data_received(data)
+        while self._upgrade_ends is not None and not self._refused:
+            data = data[self._upgrade_ends :]
+            self._upgrade_ends = None
+            data = self._head_without_upgrade() + data
+            self.parser = _new_parser(self)
+            super().data_received(data)
         if self._in_headers:  # the parser itself holds a header until it is whole
             self._check_header_bytes(self._idle_bytes)
         elif self._idle_bytes > self.bounds.max_header_bytes:
@@ -128,6 +139,8 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._offers_upgrade():
+            return  # these headers come once more, without the offer
         self._in_headers = False
         self._stop_timer()
         headers = sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -155,7 +168,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._idle_bytes = 0
-        if not self._refused:
+        if not self._refused and not self._offers_upgrade():
             super().on_message_complete()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -164,8 +177,24 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "invalid_http", f"this is no HTTP/1.1 request: {msg}")
 
+    def _offers_upgrade(self) -> bool:
+        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
+
     def _unsupported_upgrade_warning(self) -> None:
-        """Nothing to warn of: the request is answered as if it had asked for no upgrade."""
+        """Called where the parser has read a head with an upgrade and no further, not even a body.
+        The request is answered as if it had asked for none: its head is read again without."""
+        stopped = sys.exception()
+        if isinstance(stopped, HttpParserUpgrade) and self._offers_upgrade():
+            self._upgrade_ends = stopped.args[0]
+
+    def _head_without_upgrade(self) -> bytes:
+        line = b"%s %s HTTP/%s" % (
+            self.parser.get_method(),
+            self.url,
+            self.parser.get_http_version().encode(),
+        )
+        headers = (b"%s: %s" % header for header in self.headers if header[0] != b"upgrade")
+        return b"\r\n".join((line, *headers, b"", b""))
 
     def _check_header_bytes(self, came: int) -> None:
         most = self.bounds.max_header_bytes
@@ -240,3 +269,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.close()
             self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+
+def _new_parser(protocol: HttpToolsProtocol) -> HttpRequestParser:
+    parser = HttpRequestParser(protocol)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+    return parser

@@ -232,10 +232,58 @@ def test_a_head_alone_is_answered(port: int) -> None:
     assert answer.endswith(b"\r\n\r\n")
 
 
-def test_an_upgrade_is_not_taken(port: int) -> None:
-    upgrade = get("/x", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
-    answer = exchange(port, upgrade)
+H2C = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIA")
+WEBSOCKET = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+
+
+@pytest.mark.parametrize("offer", [H2C, WEBSOCKET])
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_an_upgrade_is_not_taken(port: int, offer: tuple[str, ...], version: bytes) -> None:
+    answer = exchange(port, get("/x", *offer).replace(b"HTTP/1.1", b"HTTP/" + version))
     assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert answer.endswith(b"/x 0")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize("offer", [H2C, WEBSOCKET])
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (["Content-Length: 30"], get("/y").ljust(30)),  # that looks like a request
+        (["Transfer-Encoding: chunked"], b"3\r\nabc\r\n1b\r\n%s\r\n0\r\n\r\n" % (b"x" * 27)),
+    ],
+)
+def test_the_body_of_a_request_that_offers_an_upgrade_is_its_body(
+    port: int, offer: tuple[str, ...], headers: list[str], body: bytes
+) -> None:
+    """Java's HttpClient and `curl --http2` offer one with every request."""
+    assert len(get("/y")) <= 30
+    sent = get("/x", *headers, *offer).replace(b"GET", b"POST") + body + get("/z")
+    for cut in (
+        len(sent),
+        sent.index(b"Upgrade"),
+        sent.index(body),
+        len(sent) - len(get("/z")) - 2,
+    ):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.sendall(sent[:cut])
+            time.sleep(0.05)
+            client.sendall(sent[cut:])
+            answer = b""
+            while part := client.recv(65536):
+                answer += part
+        assert answer.count(b"HTTP/1.1 200") == answer.count(b"HTTP/1.1") == 2
+        assert answer.index(b"/x 30") < answer.index(b"/z 0")
+
+
+def test_a_head_with_an_upgrade_is_read_as_any_other(port: int) -> None:
+    assert error_of(exchange(port, get("/x", *H2C, "X: " + "a" * MAX_HEADERS)), 431)
+    both = get("/x", *H2C, "Content-Length: 3", "Transfer-Encoding: chunked")
+    assert error_of(exchange(port, both.replace(b"GET", b"POST") + b"abc"), 400)
+    folded = get("/x", *H2C, "X: a\r\n Content-Length: 3")
+    assert exchange(port, folded + get("/z")).count(b"HTTP/1.1") <= 2
+    assert exchange(port, get("/x", *H2C) * 5000).count(b"/x 0") <= protocol.MOST_WAITING
 
 
 @pytest.mark.parametrize(
