@@ -74,6 +74,8 @@ class Classifier:
         self._in_use: Held = {}
         self.shadow: Shadow | None = None
         self._tokenizing = Runner(1, "crisp-tokenize")
+        # Megabytes of blanks or of one word, which no other text should wait for.
+        self._reading_on = Runner(1, "crisp-read-on")
 
     def use(self, variants: Variants) -> None:
         """Answers with these models from now on; lets go of others when they are done."""
@@ -109,6 +111,7 @@ class Classifier:
             self.shadow.close()
         self._runs.close()
         self._tokenizing.close()
+        self._reading_on.close()
 
     def name(self, asked: str | None) -> str:
         """The variant that is meant: `asked`, or the default; raises RequestError for others."""
@@ -181,7 +184,10 @@ class Classifier:
     async def _tokenize(self, engine: Engine, texts: Sequence[str]) -> list[Encoding]:
         if sum(map(len, texts)) <= _INLINE_CHARACTERS:
             return engine.tokenize(texts)
-        return await self._tokenizing.run(partial(engine.tokenize, texts))
+        encodings = await self._tokenizing.run(partial(engine.tokenize_beginnings, texts))
+        if engine.unread(texts, encodings):
+            await self._reading_on.run(partial(engine.read_on, texts, encodings))
+        return encodings
 
     def _execute(
         self, engine: Engine, begin: Callable[[], Sequence[Ids]], seconds: float | None

@@ -11,7 +11,7 @@ torch: it needs onnxruntime, tokenizers and numpy. Calls may come from several t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -38,6 +38,7 @@ PACK_TOKENS_FALLBACK = 1_024
 
 _CHARACTERS_A_TOKEN = 16  # far more than any language has on average
 _FURTHER = 16  # times, where those were not enough
+_SHORT = 2_000  # characters that one thread tokenises in a millisecond or two
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Engine:
             PACK_TOKENS if self.library.available else PACK_TOKENS_FALLBACK
         )
         self._tokenizer = _tokenizer(folder)
+        self._most_characters = _CHARACTERS_A_TOKEN * folder.manifest.max_tokens
         self._session = make_session(
             folder.model,
             threads=threads,
@@ -144,17 +146,34 @@ class Engine:
         """The tokens of each text, as many as the model reads, without their places in it.
 
         Of a text that is much longer than that its beginning is enough, between two tokens: what
-        comes then does not change those before it. So a megabyte costs no second.
+        comes then does not change those before it. So a megabyte costs no second, unless it is
+        blanks or one word. Other threads go on meanwhile, except for a single short text.
         """
-        if len(texts) == 1:  # not worth waking other threads
-            return [self.encode(texts[0])]
-        most = _CHARACTERS_A_TOKEN * self.manifest.max_tokens
-        beginnings = [beginning_of(text, most) for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(beginnings)
-        for i, (text, beginning) in enumerate(zip(texts, beginnings, strict=True)):
-            if len(beginning) < len(text) and not encodings[i].overflowing:  # mostly blanks
-                encodings[i] = self.encode(text)
+        encodings = self.tokenize_beginnings(texts)
+        self.read_on(texts, encodings)
         return encodings
+
+    def tokenize_beginnings(self, texts: Sequence[str]) -> list[Encoding]:
+        """The first half of `tokenize`, which is all of it for nearly every text."""
+        if len(texts) == 1 and len(texts[0]) <= _SHORT:  # not worth waking other threads
+            return [self._tokenizer.encode(texts[0])]
+        beginnings = [beginning_of(text, self._most_characters) for text in texts]
+        return list(self._tokenizer.encode_batch_fast(beginnings))
+
+    def unread(self, texts: Sequence[str], encodings: Sequence[Encoding]) -> list[int]:
+        """Which of `texts` have too few tokens in their beginnings."""
+        return [
+            i
+            for i, (text, encoding) in enumerate(zip(texts, encodings, strict=True))
+            if len(text) > self._most_characters and not encoding.overflowing
+        ]
+
+    def read_on(self, texts: Sequence[str], encodings: list[Encoding]) -> None:
+        """The second half of `tokenize`: puts the tokens of those texts into `encodings`."""
+        for i in self.unread(texts, encodings):
+            encodings[i] = self._read(
+                texts[i], self._tokenizer.encode_batch_fast, _FURTHER * self._most_characters
+            )
 
     def rows(self, sequences: Sequence[Sequence[int]]) -> list[Row]:
         """Runs the graph over sequences of token ids; raises ModelFolderError where it gives a
@@ -176,10 +195,16 @@ class Engine:
 
     def encode(self, text: str) -> Encoding:
         """The tokens of `text` as `tokenize` finds them, and their places in it."""
-        most = _CHARACTERS_A_TOKEN * self.manifest.max_tokens
+        if len(text) <= _SHORT:
+            return self._tokenizer.encode(text)
+        return self._read(text, self._tokenizer.encode_batch, self._most_characters)
+
+    def _read(
+        self, text: str, encode: Callable[[list[str]], Sequence[Encoding]], most: int
+    ) -> Encoding:
         while True:
             beginning = beginning_of(text, most)
-            encoding = self._tokenizer.encode(beginning)
+            (encoding,) = encode([beginning])  # a batch, since it lets other threads run
             if len(beginning) == len(text) or encoding.overflowing:
                 return encoding
             most *= _FURTHER

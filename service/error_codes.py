@@ -32,7 +32,10 @@ CODES: dict[int, dict[str, str]] = {
         "body_too_large": "The body has more bytes than one may have.",
         "text_too_long": "A text has more tokens than the model reads, and `truncate` is off.",
     },
-    415: {"unsupported_media_type": "The body is not announced as application/json."},
+    415: {
+        "unsupported_media_type": "The body is not announced as application/json.",
+        "unsupported_encoding": "The body is announced as compressed.",
+    },
     421: {"unknown_host": "The request is for a host that this service does not answer to."},
     422: {
         "invalid_request": "The JSON is not what is asked for; `field` says where.",

@@ -50,6 +50,10 @@ def _whole(number: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
+def _in_lower_case(word: Any) -> Any:
+    return word.lower() if isinstance(word, str) else word
+
+
 _Single = Annotated[list[Text], BeforeValidator(_no_pair), Field(min_length=1, max_length=1)]
 
 
@@ -75,6 +79,9 @@ class HuggingFaceRequest(JsonRequest):
         Discriminator(_hf_shape),
     ] = Field(examples=["A warm, funny film."])
     parameters: HuggingFaceParameters | None = None
+    options: dict[str, Any] | None = Field(
+        None, description="Older clients send them, as `wait_for_model`: without effect here."
+    )
     variant: str | None = Field(None, description="A name from GET /models; null: the default.")
 
     @property
@@ -98,8 +105,8 @@ class TeiRequest(JsonRequest):
     truncate: bool | None = Field(
         None, description="Cut a text that is too long for the model; else it is refused with 413."
     )
-    truncation_direction: Literal["right", "Right"] = Field(
-        "right", description="Texts are cut at their end."
+    truncation_direction: Annotated[Literal["right"], BeforeValidator(_in_lower_case)] = Field(
+        "right", description="Texts are cut at their end. `Right` is the same."
     )
     raw_scores: bool = Field(False, description="Logits in place of probabilities.")
     variant: str | None = Field(None, description="A name from GET /models; null: the default.")

@@ -145,6 +145,10 @@ def _schemas(settings: Settings, variants: Sequence[str]) -> dict[str, Any]:
         (ExplainRequest, min(MAX_EXPLAINED, settings.max_texts)),
     ):
         schemas[model.__name__]["properties"]["texts"]["maxItems"] = most
+    for name in (HuggingFaceRequest.__name__, TeiRequest.__name__):
+        for shape in schemas[name]["properties"]["inputs"]["oneOf"]:
+            if shape.get("type") == "array" and "maxItems" not in shape:
+                shape["maxItems"] = settings.max_texts
     if variants:
         for request in _REQUESTS:
             string, _ = schemas[request.__name__]["properties"]["variant"]["anyOf"]

@@ -66,6 +66,10 @@ class CompareRequest(PredictRequest):
     """Texts to classify under every variant. `variant` says with which one to compare the others;
     by default it is `dense`, where there is one."""
 
+    variant: str | None = Field(
+        None, description="A name from GET /models; null: `dense`, where there is one."
+    )
+
 
 class _Response(BaseModel):
     model_config = ConfigDict(frozen=True)

@@ -6,14 +6,16 @@ beyond any sense: each gets a ValueError whose message says so.
 
 from __future__ import annotations
 
+import codecs
 import json
 from typing import Any
 
 
 def loads(body: bytes) -> Any:
-    """The value that `body` holds; raises ValueError with one clear line where it is no JSON."""
+    """The value that `body` holds, behind a byte order mark or none; raises ValueError with one
+    clear line where it is no JSON."""
     try:
-        text = body.decode("utf-8")
+        text = body.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from None
     try:

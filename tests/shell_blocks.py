@@ -9,7 +9,7 @@ in the order of the document and in one folder, unless an HTML comment right bef
                                     is replaced by the address of that server
 
 In a `console` block, the lines that begin with `$ ` are run, and the others show output. A `json`
-fence right after a block shows what it prints: see `resembles`.
+or `text` fence right after a block shows what it prints: see `resembles` and `reads_like`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from markdown_it import MarkdownIt
 LANGUAGES = ("bash", "sh", "console")
 _MARKER = re.compile(r"<!--\s*(not run|runs slowly|runs with)\b:?\s*(.*?)\s*-->\s*", re.DOTALL)
 
+NEAR = 0.02  # what kernels of another processor change in a score, and far more
+_FRACTION = re.compile(r"\d+\.\d+")
+
 Mode = Literal["run", "not run", "runs slowly", "runs with"]
 
 
@@ -37,6 +40,7 @@ class ShellBlock:
     mode: Mode = "run"
     remark: str = ""
     output: str | None = None
+    language: str = ""  # of `output`
 
     def __str__(self) -> str:
         return f"{self.document}:{self.line}"
@@ -60,7 +64,8 @@ def shell_blocks(markdown: str, document: str) -> list[ShellBlock]:
             raise ValueError(f"{where}: name the language of this fence (`text` for none)")
         elif _is_shell(token):
             mode, remark = _marker(tokens[number - 1] if number else None, where)
-            shown = following if following and following.info.strip() == "json" else None
+            language = following.info.strip() if following else ""
+            shown = following if language in ("json", "text") else None
             block = ShellBlock(
                 document=document,
                 line=token.map[0] + 1 if token.map else 0,
@@ -68,6 +73,7 @@ def shell_blocks(markdown: str, document: str) -> list[ShellBlock]:
                 mode=mode,
                 remark=remark,
                 output=shown.content if shown else None,
+                language=language if shown else "",
             )
             blocks.append(block)
     return blocks
@@ -100,27 +106,45 @@ def _commands(token: Any) -> str:
     return "".join(f"{command}\n" for command in commands)
 
 
-def resembles(answer: Any, shown: Any) -> bool:
+def resembles(answer: Any, shown: Any, *, near: bool = False) -> bool:
     """Whether an answer is of the kind that a document shows.
 
-    The same keys, lengths, strings, integers and truth values; a fraction, such as a duration or a
-    probability, may be any number, since it differs from machine to machine.
+    The same keys, lengths, strings, integers and truth values; a fraction, such as a duration, may
+    be any number, since it differs from machine to machine. Scores do so by less than NEAR.
     """
     if isinstance(shown, dict):
         return (
             isinstance(answer, dict)
             and answer.keys() == shown.keys()
-            and all(resembles(answer[key], shown[key]) for key in shown)
+            and all(
+                resembles(answer[key], shown[key], near=near or key.startswith("score"))
+                for key in shown
+            )
         )
     if isinstance(shown, list):
         return (
             isinstance(answer, list)
             and len(answer) == len(shown)
-            and all(map(resembles, answer, shown))
+            and all(
+                resembles(one, other, near=near) for one, other in zip(answer, shown, strict=True)
+            )
         )
     if isinstance(shown, float):
-        return isinstance(answer, int | float) and not isinstance(answer, bool)
+        is_number = isinstance(answer, int | float) and not isinstance(answer, bool)
+        return is_number and (not near or abs(answer - shown) < NEAR)
     return type(answer) is type(shown) and bool(answer == shown)
+
+
+def reads_like(printed: str, shown: str) -> bool:
+    """Whether the words of two texts are the same, but for fractions that differ by less than
+    NEAR."""
+    words, others = printed.split(), shown.split()
+    return len(words) == len(others) and all(
+        abs(float(word) - float(other)) < NEAR
+        if _FRACTION.fullmatch(word) and _FRACTION.fullmatch(other)
+        else word == other
+        for word, other in zip(words, others, strict=True)
+    )
 
 
 def broken_links(file: Path) -> list[str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 from _pytest.mark.structures import ParameterSet
-from shell_blocks import ShellBlock, broken_links, resembles, shell_blocks
+from shell_blocks import ShellBlock, broken_links, reads_like, resembles, shell_blocks
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -177,7 +177,9 @@ def test_shell_block(
         commands = commands.replace(ADDRESS, request.getfixturevalue("server"))
     done = run(commands, folder_for(block.document))
     assert done.returncode == 0, f"{block} failed:\n{done.stdout}\n{done.stderr}"
-    if block.output is not None:
+    if block.language == "text" and block.output is not None:
+        assert reads_like(done.stdout, block.output), f"{block} shows other than {done.stdout}"
+    elif block.output is not None:
         answer = json.loads(done.stdout)
         assert resembles(answer, json.loads(block.output)), f"{block} shows other than {answer}"
 
@@ -316,6 +318,9 @@ def test_a_block_cannot_leave_this_machine(tmp_path: Path) -> None:
     [
         ({"a": 0.1, "b": [1]}, {"a": 0.9, "b": [1]}, True),
         ({"a": 3}, {"a": 0.9}, True),
+        ({"score": 0.901, "scores": {"a": 0.1}}, {"score": 0.91, "scores": {"a": 0.11}}, True),
+        ({"score": 0.8}, {"score": 0.9}, False),
+        ({"scores": {"a": [0.8]}}, {"scores": {"a": [0.9]}}, False),
         ({"a": "0.1"}, {"a": 0.9}, False),
         ({"a": True}, {"a": 0.9}, False),
         ({"a": True}, {"a": 1}, False),
@@ -331,6 +336,14 @@ def test_an_answer_resembles_what_a_document_shows(
     answer: object, shown: object, same: bool
 ) -> None:
     assert resembles(answer, shown) is same
+
+
+@pytest.mark.parametrize(
+    ("printed", "same"),
+    [("a  0.99 b\n", True), ("a 0.95 b", False), ("b 0.98 b", False), ("a 0.98", False)],
+)
+def test_a_printed_text_reads_like_what_a_document_shows(printed: str, same: bool) -> None:
+    assert reads_like(printed, "a 0.981 b") is same
 
 
 def test_a_file_tree_is_read_as_paths() -> None:

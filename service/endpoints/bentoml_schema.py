@@ -48,6 +48,16 @@ def _described(name: str, request: type[JsonRequest]) -> dict[str, Any]:
         "name": name,
         "route": f"/{name}",
         "doc": request.__doc__,
-        "input": request.model_json_schema(),
+        "input": _input(request),
         "output": {"type": "array" if name == "hf" else "object"},
     }
+
+
+def _input(request: type[JsonRequest]) -> dict[str, Any]:
+    """BentoML's client takes whatever is given for a plain array apart, a string into its letters,
+    and leaves what `anyOf` describes as it is."""
+    schema = request.model_json_schema()
+    for name, field in schema["properties"].items():
+        if field.get("type") == "array":
+            schema["properties"][name] = {"anyOf": [field]}
+    return schema

@@ -17,11 +17,16 @@ from service.middleware import header
 async def json_body(request: Request, deadline: float) -> bytes:
     """The body of a request that says it is JSON, read by `deadline`, a time of the event loop.
 
-    Raises RequestError: 415 for another type, 408 where it is late, 400 where it breaks off.
+    Raises RequestError: 415 for another type or a compressed body, 408 where it is late, 400
+    where it breaks off.
     """
     content_type = header(request.scope, b"content-type").decode("latin-1")
     if content_type != "application/json":
         _check_type(content_type)
+    encoding = header(request.scope, b"content-encoding").decode("latin-1").strip().lower()
+    if encoding not in ("", "identity"):
+        message = f"expected a body as it is, got Content-Encoding: {encoding[:100]!r}; send none"
+        raise RequestError(415, "unsupported_encoding", message)
     connection = connection_of(request.scope)
     if connection is not None and connection.has_body:
         return await _body(request.receive)  # which waits for nothing: no clock is needed
@@ -35,9 +40,9 @@ async def json_body(request: Request, deadline: float) -> bytes:
 
 
 def _check_type(content_type: str) -> None:
-    media_type, _, parameters = content_type.partition(";")
-    charset = parameters.strip().lower().replace('"', "")
-    if media_type.strip().lower() != "application/json" or charset not in ("", "charset=utf-8"):
+    media_type, *parameters = (part.strip() for part in content_type.lower().split(";"))
+    charsets = [p[8:].replace('"', "") for p in parameters if p.startswith("charset=")]
+    if media_type != "application/json" or not {"utf-8", "utf8"}.issuperset(charsets):
         raise RequestError(
             415,
             "unsupported_media_type",

@@ -168,7 +168,8 @@ def cases(max_body: int, max_headers: int) -> Iterator[Case]:
     yield Case("PROXY", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET /livez HTTP/1.1\r\n\r\n", True)
     yield Case("line feeds", b"GET /livez HTTP/1.1\nHost: localhost\nConnection: close\n\n", True)
     smuggled = (
-        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n"
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
+        b"Transfer-Encoding: chunked\r\n"
     )
     yield Case("smuggling", smuggled + b"\r\n0\r\n\r\nGET /metrics HTTP/1.1\r\n\r\n", True)
     yield Case("all bytes", bytes(range(256)) * 16, True)

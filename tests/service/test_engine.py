@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -276,12 +278,24 @@ def test_of_a_megabyte_without_blanks_only_the_beginning_is_read(
     tokenizer = engine._tokenizer
 
     class Counting:
-        def encode(self, text: str) -> Encoding:
-            read.append(len(text))
-            return tokenizer.encode(text)
+        def encode_batch_fast(self, texts: list[str]) -> list[Encoding]:
+            read.extend(map(len, texts))
+            return tokenizer.encode_batch_fast(texts)
 
     monkeypatch.setattr(engine, "_tokenizer", Counting())
     (found,) = engine.tokenize([letter * 1_000_000])
     assert found.ids == tokenizer.encode(letter * 20_000).ids
     if letter in ".\u4e2d\u3002":
         assert sum(read) <= 16 * engine.manifest.max_tokens
+
+
+@pytest.mark.parametrize("text", ["a" * 1_000_000, " " * 1_000_000 + "a"])
+def test_other_threads_go_on_while_a_long_text_is_tokenised(engine: Engine, text: str) -> None:
+    for tokenize in (engine.encode, lambda text: engine.tokenize([text])):
+        worker = threading.Thread(target=tokenize, args=(text,))
+        steps = 0
+        worker.start()
+        while worker.is_alive():
+            time.sleep(0.001)
+            steps += 1
+        assert steps > 20  # where the interpreter is kept, two or three

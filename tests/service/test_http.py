@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gzip
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -207,6 +209,7 @@ def test_a_body_just_within_the_limit_is_read(client: httpx.Client) -> None:
         "multipart/form-data; boundary=x",
         "application/vnd.bentoml+pickle",
         "application/json; charset=latin-1",
+        "application/json; charset=utf-8; charset=latin-1",
     ],
 )
 def test_only_json_is_taken(client: httpx.Client, content_type: str | None) -> None:
@@ -215,11 +218,48 @@ def test_only_json_is_taken(client: httpx.Client, content_type: str | None) -> N
     assert "application/json" in error_of(response, 415)["message"]
 
 
-@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON"])
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        *("application/json; charset=utf-8", 'application/json;charset="UTF-8"; x=y'),
+        *("Application/JSON", "application/json; charset=utf8", "application/json; profile=x;"),
+    ],
+)
 def test_json_by_other_spellings_is_taken(client: httpx.Client, content_type: str) -> None:
     headers = {"Content-Type": content_type}
     response = client.post("/predict", content=b'{"texts": ["a"]}', headers=headers)
     assert response.status_code == 200
+
+
+def test_a_body_may_begin_with_a_byte_order_mark(client: httpx.Client) -> None:
+    body = "\ufeff" + '{"texts": ["a"]}'
+    assert client.post("/predict", content=body, headers=JSON).status_code == 200
+
+
+def test_a_compressed_body_is_refused_as_such(client: httpx.Client) -> None:
+    body = b'{"texts": ["a"]}'
+    for encoding, content in (("gzip", gzip.compress(body)), ("br", body)):
+        headers = {**JSON, "Content-Encoding": encoding}
+        refused = client.post("/predict", content=content, headers=headers)
+        assert error_of(refused, 415)["code"] == "unsupported_encoding"
+    taken = client.post("/predict", content=body, headers={**JSON, "Content-Encoding": "identity"})
+    assert taken.status_code == 200
+
+
+def test_a_megabyte_of_one_word_holds_up_no_other_text(client: httpx.Client) -> None:
+    """The other is too long for the event loop to tokenise, so it waits for a thread."""
+    order: list[str] = []
+
+    def ask(name: str, text: str) -> None:
+        assert client.post("/predict", json={"texts": [text]}).status_code == 200
+        order.append(name)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(ask, "word", "a" * (MAX_BODY - 100))
+        time.sleep(0.2)
+        pool.submit(ask, "review", "good film " * 300).result()
+        slow.result()
+    assert order == ["review", "word"]
 
 
 @pytest.mark.parametrize("path", ["/page/nothing.js", "/nothing/here"])

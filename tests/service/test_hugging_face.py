@@ -115,10 +115,11 @@ with bentoml.SyncHTTPClient(sys.argv[1]) as client:
     assert client.compare(texts=[text])["baseline"] == "dense"
     assert client.explain(texts=[text])["explanations"][0]["tokens"][1]["token"] == "this"
     assert len(client.hf(inputs=text)[0]) == 2
-    try:
-        client.predict(texts=[" "])
-    except BentoMLException as error:
-        print(error)
+    for texts in ([" "], text):
+        try:
+            client.predict(texts=texts)
+        except BentoMLException as error:
+            print(error)
 """
 
 
@@ -127,6 +128,7 @@ def test_the_synchronous_client_of_bentoml_finds_every_endpoint(server: Server) 
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "texts[0] is empty" in done.stdout
+    assert "texts must be a list of strings" in done.stdout
 
 
 def test_curl_speaks_to_each_shape(server: Server) -> None:
@@ -142,6 +144,14 @@ def test_hf_takes_a_batch_and_a_variant(client: httpx.Client, models_dir: Path) 
     found = client.post("/hf", json=body).json()
     dense = Engine.load(models_dir / "dense", threads=1)
     assert [pairs(row) for row in found] == [expected(dense, t) for t in (TEXT, "a warm film")]
+
+
+def test_bodies_of_older_clients_are_taken(client: httpx.Client) -> None:
+    body = {"inputs": TEXT, "options": {"wait_for_model": True, "use_cache": False}}
+    assert client.post("/hf", json=body).json() == client.post("/hf", json={"inputs": TEXT}).json()
+    for direction in ("right", "Right"):
+        body = {"inputs": TEXT, "truncation_direction": direction}
+        assert client.post("/predict", json=body).status_code == 200
 
 
 @pytest.mark.parametrize("inputs", [TEXT, [TEXT]])
