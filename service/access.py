@@ -18,6 +18,7 @@ import psutil
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from service import early
 from service.errors import RequestError
 from service.keys import Key, KeyRing
 from service.settings import Settings
@@ -78,7 +79,7 @@ class Access:
     def __init__(self, settings: Settings, rejected: Callable[[], None] = lambda: None) -> None:
         """`rejected` is called for every request that comes too soon."""
         self._rejected = rejected
-        self._keys = None if settings.keys is None else KeyRing(settings.keys)
+        self._keys = None if settings.keys is None else KeyRing(settings.keys, early.kept_keys)
         # Processes do not know of each other's requests: each grants its share.
         self._limit, self._workers = settings.rate_limit, settings.workers
         self._burst = max(1.0, settings.rate_burst / settings.workers)

@@ -21,13 +21,18 @@ import bentoml
 from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.types import ASGIApp
 
-from service import early, keys, logs, protocol, tracing
+from service import early, keys, logs, metric_files, protocol, tracing
 from service.access import listening, warn_if_open
 from service.api import Api
-from service.bento_process import cannot_reload_all, forget_the_dead, forward_hangups
+from service.bento_process import (
+    cannot_reload_all,
+    forget_the_dead,
+    forward_hangups,
+    warn_of_bentoml,
+)
 from service.cores import threads_of_worker
 from service.errors import ServiceError
-from service.front import MovesToTheFront, guarded
+from service.front import OTHER, MovesToTheFront, guarded
 from service.image import serving_image
 from service.lifecycle import Lifecycle
 from service.memory import MALLOC
@@ -44,7 +49,7 @@ def check_settings() -> None:
     """Raises ServiceError where what the settings name, models aside, cannot be used."""
     tracing.check()
     if settings.keys is not None:
-        keys.read(settings.keys)
+        keys.KeyRing(settings.keys, early.kept_keys)
 
 
 def before_workers() -> None:
@@ -54,6 +59,7 @@ def before_workers() -> None:
     code 2 and one line where they cannot be used.
     """
     logs.configure(settings)
+    warn_of_bentoml(settings, os.environ)
     try:
         check_settings()
         Variants.load(settings.models, device=settings.device)
@@ -92,6 +98,7 @@ api = Api(settings, threads_of_worker(settings, index or 1))
 if index is not None:
     logs.configure(settings)
     protocol.install(settings)
+    metric_files.install()
     api.begin_loading(early.models)
 own = api.app()
 crisp.mount_asgi_app(own)
@@ -113,6 +120,10 @@ def front(bentoml_app: ASGIApp) -> ASGIApp:
     elif settings.workers > 1:
         api.reload_all = cannot_reload_all
     api.metrics = Metrics(BentoMLContainer.metrics_client.get().registry)
+    answers = api.metrics.http_requests
+    protocol.refused = lambda _status: answers.labels(OTHER, _status).inc()
+    if early.again:
+        api.metrics.restarts.inc()
     forget_the_dead()
     # A request has `timeout_seconds` at most, so that is enough to finish those that were accepted.
     api.lifecycle = Lifecycle(settings.drain_seconds, settings.timeout_seconds, hang_up)

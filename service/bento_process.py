@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
 from service.errors import RequestError
+from service.settings import PREFIX, Settings
+
+logger = logging.getLogger("crisp.service")
 
 
 def forward_hangups() -> None:
@@ -23,6 +28,19 @@ def forward_hangups() -> None:
                 worker.send_signal(signal.SIGHUP)
 
     SysHandler.handle_hup = handle_hup
+
+
+def warn_of_bentoml(settings: Settings, environment: Mapping[str, str]) -> None:
+    """Says what BentoML does in its own way, where `settings` ask for another."""
+    for name in ("HOST", "PORT"):
+        if environment.get(f"{PREFIX}{name}"):
+            message = "%s%s is not what `bentoml serve` listens on: set BENTOML_%s"
+            logger.warning(message, PREFIX, name, name)
+    if settings.workers > 1 and environment.get("BENTOML_CONTAINERIZED"):
+        logger.warning(
+            "a process that ends is not started again by BentoML in a container: use one worker "
+            "and more containers"
+        )
 
 
 async def cannot_reload_all() -> None:

@@ -108,14 +108,24 @@ class KeyRing:
     """The keys of a file, read again when it changes.
 
     A file that is damaged or gone while the service runs leaves the keys as they were, and the log
-    says so: a slip of the pen must not lock everyone out.
+    says so: a slip of the pen must not lock everyone out. A process that starts meanwhile begins
+    with those that others have left in `kept`, if that is given.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, kept: Path | None = None) -> None:
+        """Raises KeysError where there are none."""
         self._file = file
-        self._stamp = self._stamp_now()
-        self._keys = read(file)
+        self._kept = kept
+        self._stamp: tuple[int, ...] | None = None  # of the file that was read
+        self._complaint: object = None  # that the log has already
         self._checked = time.monotonic()
+        try:
+            self._read()
+        except KeysError as error:
+            if kept is None or not kept.exists():
+                raise
+            self._keys = read(kept)
+            self._complain(error)
 
     def find(self, presented: bytes) -> Key | None:
         """The key that was presented, if it is one of ours.
@@ -135,23 +145,35 @@ class KeyRing:
         if now - self._checked < CHECK_SECONDS:
             return
         self._checked = now
-        stamp = self._stamp_now()
-        if stamp == self._stamp:
+        if self._stamp is not None and self._stamp_now() == self._stamp:
             return
-        self._stamp = stamp
         try:
-            self._keys = read(self._file)
-        except KeysError as error:
-            logger.error("the keys stay as they were: %s", error)
+            self._read()
+        except KeysError as error:  # and is tried again: who may read it leaves no mark on a file
+            self._complain(error)
         else:
             logger.info("%d keys read anew from %s", len(self._keys), self._file)
 
-    def _stamp_now(self) -> tuple[int, int, int] | None:
+    def _read(self) -> None:
+        stamp = self._stamp_now()
+        self._keys = read(self._file)
+        self._stamp, self._complaint = stamp, None
+        if self._kept is not None:
+            with contextlib.suppress(KeysError):  # its disk may be full
+                _write(self._kept, self._keys)
+
+    def _complain(self, error: KeysError) -> None:
+        complaint = str(error), self._stamp_now()
+        if complaint != self._complaint:
+            self._complaint = complaint
+            logger.error("the keys stay as they were: %s", error)
+
+    def _stamp_now(self) -> tuple[int, ...] | None:
         try:
             status = self._file.stat()
         except OSError:
             return None
-        return status.st_ino, status.st_mtime_ns, status.st_size
+        return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 @contextlib.contextmanager

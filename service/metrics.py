@@ -105,6 +105,10 @@ class Metrics:
             "shadow_texts_total", "Texts that the baseline read too.", "variant", "result"
         )
 
+        self.restarts = counter(
+            "worker_restarts_total", "Processes that took the place of one that had ended."
+        )
+
         # The models. `outcome`: RELOADS.
         self.reloads = counter("reloads_total", "Exchanges of the models, by process.", "outcome")
         self.fallback = gauge(

@@ -1,6 +1,6 @@
 """Other models in every worker, or in none.
 
-    models = Models(Path("models"), folder, keep_seconds=60)   # what workers load when they start
+    models = Models(Path("models"), folder, 60, workers=2)     # what workers load when they start
     await models.exchange(workers_that_are_ready)              # or raises, and nothing has changed
 
 The folder is copied once (`service/snapshot.py`), every worker loads, verifies and warms up that
@@ -45,39 +45,42 @@ class Worker(Protocol):
 class Models:
     """The models that are in use, `now`, and their exchange."""
 
-    def __init__(self, models: Path, folder: Path, keep_seconds: float) -> None:
-        """Copies what `models` holds into `folder`; a copy that is not in use any more is kept for
-        `keep_seconds`, since a request may still be answered with it.
+    def __init__(self, models: Path, folder: Path, keep_seconds: float, workers: int) -> None:
+        """Copies what `models` holds into `folder`, for as many `workers`; a copy that is not in
+        use any more is kept for `keep_seconds`, since a request may still be answered with it.
 
         Raises ModelsError where there is nothing.
         """
         self._models = models
         self._folder = folder
         self._keep_seconds = keep_seconds
+        self._workers = workers
         self._taken = 1
         self.now = Snapshot.take(models, folder / "models-1")
-        self._busy = False
+        self.busy = False  # they are being exchanged
 
-    async def exchange(self, ready: Callable[[], Sequence[Worker] | None]) -> None:
-        """Takes what the models folder holds now, in all workers: `ready` gives them, or None
-        while one of them is not there.
+    async def exchange(self, ready: Callable[[], Sequence[Worker]]) -> None:
+        """Takes what the models folder holds now, in all workers: `ready` gives those that are
+        there.
 
         Raises RequestError 409: `models_refused` where one of them does not take the models, and
         all is as it was; `reload_in_progress` where they are being exchanged already.
         """
-        if self._busy:
+        if self.busy:
             raise in_progress()
-        self._busy = True
+        self.busy = True
         try:
             await self._exchange(ready)
         except ModelsError as error:
+            for worker in ready():
+                worker.say("drop")
             raise refused(error) from None
         finally:
-            self._busy = False
+            self.busy = False
         logger.info("other models are in use: %s", ", ".join(f.name for f in self.now.originals))
 
-    async def _exchange(self, ready: Callable[[], Sequence[Worker] | None]) -> None:
-        workers = await _all_of(ready)
+    async def _exchange(self, ready: Callable[[], Sequence[Worker]]) -> None:
+        workers = await self._all_of(ready)
         self._taken += 1
         to = self._folder / f"models-{self._taken}"
         new = await asyncio.to_thread(Snapshot.take, self._models, to)
@@ -86,23 +89,20 @@ class Models:
         if why is None and ready() != workers:
             why = "a process that serves has ended meanwhile: try again later"
         if why is not None:
-            for worker in workers:
-                worker.say("drop")
             new.delete()
             raise ModelsError(why)
         old, self.now = self.now, new  # what starts from here on starts with these
         await asyncio.gather(*map(_take, workers))
         asyncio.get_running_loop().call_later(self._keep_seconds, old.delete)
 
-
-async def _all_of(ready: Callable[[], Sequence[Worker] | None]) -> Sequence[Worker]:
-    """The workers, once all of them are there: one that was killed is back in a moment."""
-    until = asyncio.get_running_loop().time() + SECONDS_TO_START
-    while (workers := ready()) is None:
-        if asyncio.get_running_loop().time() > until:
-            raise ModelsError("not every process that serves is running: the log says why")
-        await asyncio.sleep(0.1)
-    return workers
+    async def _all_of(self, ready: Callable[[], Sequence[Worker]]) -> Sequence[Worker]:
+        """The workers, once all of them are there: one that was killed is back in a moment."""
+        until = asyncio.get_running_loop().time() + SECONDS_TO_START
+        while len(workers := ready()) < self._workers:
+            if asyncio.get_running_loop().time() > until:
+                raise ModelsError("not every process that serves is running: the log says why")
+            await asyncio.sleep(0.1)
+        return workers
 
 
 async def _load(worker: Worker, models: Snapshot) -> str | None:

@@ -246,7 +246,11 @@ def toml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return str(value)
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    escaped = (
+        str(value.absolute() if isinstance(value, Path) else value)
+        .replace("\\", "\\\\")
+        .replace('"', '\\"')
+    )
     return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
 
 

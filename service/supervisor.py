@@ -74,6 +74,7 @@ class Supervisor:
     """Runs `settings.workers` workers on `listening` until it is told to stop."""
 
     models: Models
+    _folder: Path
     _environment: dict[str, str]
 
     def __init__(self, settings: Settings, listening: socket.socket) -> None:
@@ -82,6 +83,7 @@ class Supervisor:
         self._workers: dict[int, Worker] = {}  # by index, from 1
         self._ready: dict[int, Worker] = {}
         self._stop = asyncio.Event()
+        self._hung_up = False  # somebody wants other models, and they are not being loaded yet
         self._tasks = Background()
 
     async def run(self) -> None:
@@ -95,7 +97,10 @@ class Supervisor:
             loop.add_signal_handler(number, self._told_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         with _folder() as folder:
-            self.models = Models(self.settings.models, folder, self.settings.timeout_seconds)
+            self._folder = folder
+            self.models = Models(
+                self.settings.models, folder, self.settings.timeout_seconds, self.settings.workers
+            )
             metrics = folder / "metrics"
             metrics.mkdir()
             self._environment = {
@@ -123,47 +128,64 @@ class Supervisor:
         """Keeps worker `index` running until all are to stop."""
         pause, was_ready = _FIRST_PAUSE, False
         while not self._stop.is_set():
-            worker = self._workers[index] = await self._start(index)
             try:
-                if self._stop.is_set():
-                    worker.process.terminate()
-                first = await worker.hear()
-                if first == ["ready"]:
+                worker = self._workers[index] = await self._start(index, again=was_ready)
+            except OSError as error:  # no more processes, files or memory
+                why = f"a process that serves cannot be started: {error.strerror or error}"
+            else:
+                ready, why = await self._run(index, worker)
+                if ready:
                     pause, was_ready = _FIRST_PAUSE, True
-                    self._note_ready(index, worker)
-                    await self._listen(worker)
-                code = await worker.process.wait()
-            finally:
-                worker.kill()
-                self._ready.pop(index, None)
-                worker.ended()
-                await worker.process.wait()
-                del self._workers[index]
             if self._stop.is_set():
                 return
             if not was_ready:
-                ended = f"the process that serves ended with code {code} before it was ready"
-                why = first[1] if first[:1] == ["error"] else ended
                 raise StartError(self.models.now.in_words(why))
-            logger.error("worker %d ended with code %d: it is started again", index, code)
+            logger.error("worker %d is started again: %s", index, self.models.now.in_words(why))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _start(self, index: int) -> Worker:
+    async def _run(self, index: int, worker: Worker) -> tuple[bool, str]:
+        """Until `worker` has ended: whether it had been ready, and why it ended."""
+        try:
+            if self._stop.is_set():
+                worker.process.terminate()
+            first = await worker.hear()
+            if first == ["ready"]:
+                self._note_ready(index, worker)
+                await self._listen(worker)
+            code = await worker.process.wait()
+        finally:
+            worker.kill()
+            self._ready.pop(index, None)
+            worker.ended()
+            await worker.process.wait()
+            del self._workers[index]
+        if first[:1] == ["error"]:
+            return False, first[1]
+        ended = f"the process that serves ended {_with(code)}"
+        return (True, ended) if first else (False, f"{ended} before it was ready")
+
+    async def _start(self, index: int, *, again: bool) -> Worker:
         ours, theirs = socket.socketpair()
+        channel = await Channel.of(ours)
         with theirs:
             fds = (self.listening.fileno(), theirs.fileno())
-            arguments = ("--socket", str(fds[0]), "--parent", str(fds[1]), "--index", str(index))
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "service.worker", *arguments),
-                cwd=ROOT,
-                env={**self._environment, "CRISP_MODELS": str(self.models.now.models)},
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=fds,
-                process_group=0,  # Ctrl-C in a terminal is for us alone, to tell the workers
-            )
-        return Worker(process, await Channel.of(ours))
+            arguments = ["--socket", str(fds[0]), "--parent", str(fds[1]), "--index", str(index)]
+            arguments += ["--folder", str(self._folder), *(["--again"] if again else [])]
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "service.worker", *arguments),
+                    cwd=ROOT,
+                    env={**self._environment, "CRISP_MODELS": str(self.models.now.models)},
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=fds,
+                    process_group=0,  # Ctrl-C in a terminal is for us alone, to tell the workers
+                )
+            except OSError:
+                channel.close()
+                raise
+        return Worker(process, channel)
 
     async def _listen(self, worker: Worker) -> None:
         """Until `worker` has ended."""
@@ -197,13 +219,22 @@ class Supervisor:
             worker.kill()
 
     def _reload(self) -> None:
-        """Exchanges the models, in the background."""
-        self._tasks.start(self._reload_for(None, ""))
+        """Exchanges the models, in the background; once more where that is under way already, since
+        the folder may hold others by now."""
+        if not self._hung_up:
+            self._hung_up = True
+            self._tasks.start(self._reload_when_free())
+
+    async def _reload_when_free(self) -> None:
+        while self.models.busy:
+            await asyncio.sleep(0.1)
+        self._hung_up = False
+        await self._reload_for(None, "")
 
     async def _reload_for(self, worker: Worker | None, name: str) -> None:
         """The same, and tells `worker`, of which somebody has asked it under `name`."""
         try:
-            await self.models.exchange(self._all_ready)
+            await self.models.exchange(self._ready_workers)
         except RequestError as error:
             if worker is not None:
                 worker.say("failed", name, error.code, str(error))
@@ -216,10 +247,19 @@ class Supervisor:
             if worker is not None:
                 worker.say("reloaded", name)
 
-    def _all_ready(self) -> Sequence[Worker] | None:
-        if self._stop.is_set() or len(self._ready) < self.settings.workers:
-            return None
+    def _ready_workers(self) -> Sequence[Worker]:
+        if self._stop.is_set():
+            return []
         return [self._ready[index] for index in sorted(self._ready)]
+
+
+def _with(code: int) -> str:
+    """How a process ended that gives `code`, which is less than 0 for a signal."""
+    if code >= 0:
+        return f"with code {code}"
+    names = {number.value: number.name for number in signal.Signals}
+    hint = ", as where a disk is full" if code == -signal.SIGBUS else ""
+    return f"by {names.get(-code, f'signal {-code}')}{hint}"
 
 
 @contextlib.contextmanager

@@ -67,8 +67,9 @@ def traced(app: ASGIApp, environment: Mapping[str, str] = os.environ) -> ASGIApp
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    name = environment.get("OTEL_SERVICE_NAME") or "crisp"
-    resource = Resource.create({SERVICE_NAME: name})
+    named = Resource.create().attributes[SERVICE_NAME]  # by the standard variables
+    unnamed = str(named).startswith("unknown_service")
+    resource = Resource.create({SERVICE_NAME: "crisp" if unnamed else named})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # `end` does
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
 

@@ -1,9 +1,10 @@
 """A process that serves, as `service/supervisor.py` starts it: the app of BentoML under uvicorn.
 
-    python -m service.worker --socket 3 --parent 4 --index 1
+    python -m service.worker --socket 3 --parent 4 --index 1 --folder /tmp/crisp-serve-abc
 
 `--socket` is a listening socket, `--parent` a socket to the supervisor (`service/parent.py`), whose
-end says that it is gone: that ends this process as SIGTERM does. Settings come as variables.
+end says that it is gone: that ends this process as SIGTERM does. `--folder` is for what processes
+keep for those that come after them, `--again` says that this one does. Settings come as variables.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service import early
@@ -32,7 +34,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("--socket", "--parent", "--index"):
         parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--again", action="store_true")
     given = parser.parse_args()
+    early.kept_keys, early.again = given.folder / "keys.json", given.again
     parent = early.parent = Parent(socket.socket(fileno=given.parent))
     try:
         settings = Settings.from_environment()

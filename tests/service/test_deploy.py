@@ -49,7 +49,11 @@ def load(file: Path) -> Any:
 
 def manifests() -> dict[str, Any]:
     found = [load(file) for file in KUBERNETES]
-    return {manifest["kind"]: manifest for manifest in found if "kind" in manifest}
+    return {
+        manifest["kind"]: manifest
+        for manifest in found
+        if not manifest.get("apiVersion", "monitoring").startswith("monitoring")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +68,8 @@ def series(
             body = {"texts": ["good film"], "variant": variant}
             assert httpx.post(f"{server.url}/predict", json=body, timeout=60).is_success
         assert httpx.get(f"{server.url}/made-up").status_code == 404
+        for path in BENTOML_PATHS:
+            assert httpx.get(f"{server.url}{path}").is_success
         text = httpx.get(f"{server.url}/metrics").text
     found: dict[str, dict[str, set[str]]] = {}
     for family in text_string_to_metric_families(text):
@@ -232,6 +238,20 @@ def test_manifests_fit_each_other_and_the_service() -> None:
     assert settings.keys is not None
     assert mounts == {"/tmp", str(settings.keys.parent)}
     assert pod["spec"]["enableServiceLinks"] is False  # else CRISP_PORT=tcp://...
+
+
+def test_the_operator_of_prometheus_finds_what_the_alerts_look_for() -> None:
+    """Its kind is no part of Kubernetes, and no schema of it is at hand."""
+    monitor = load(FOLDER / "kubernetes" / "pod-monitor.yaml")
+    pod = manifests()["Deployment"]["spec"]["template"]
+    labels = pod["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"] == labels
+    assert labels[monitor["spec"]["jobLabel"]] == "crisp"
+    assert any('job="crisp"' in rule["expr"] for rule in load(RULES)["groups"][0]["rules"])
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in {p["name"] for p in pod["spec"]["containers"][0]["ports"]}
+    assert endpoint["path"] in BENTOML_PATHS - OPEN  # so it needs a key
+    assert endpoint["authorization"]["credentials"]
 
 
 def test_pods_have_no_more_rights_than_they_need() -> None:

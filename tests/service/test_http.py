@@ -311,6 +311,17 @@ def test_a_page_of_another_site_is_told_nothing(client: httpx.Client) -> None:
         assert error_of(refused, 421)["code"] == "unknown_host"
 
 
+def test_what_is_refused_before_it_is_a_request_is_counted(
+    server: Server, client: httpx.Client
+) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b"GET\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+    counted = 'crisp_http_requests_total{endpoint="other",status="400"} 1.0'
+    assert counted in client.get("/metrics").text
+
+
 def test_the_log_has_a_line_a_request_and_no_traceback(
     server: Server, client: httpx.Client
 ) -> None:

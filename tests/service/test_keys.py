@@ -6,6 +6,7 @@ import json
 import stat
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -165,6 +166,45 @@ def test_a_file_that_is_damaged_meanwhile_locks_nobody_out(
     assert "the keys stay as they were" in caplog.text
     file.unlink()
     assert ring.find(key.encode()) is not None
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_could_not_be_read_is_tried_again_and_complained_of_once(
+    file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = keys.add(file, "shop")
+    ring = KeyRing(file)
+    keys.revoke(file, "shop")
+    with monkeypatch.context() as patched:  # another may read it, or there are too many open files
+        message = f"cannot read the keys in {file}: Permission denied"
+        patched.setattr(keys, "read", Mock(side_effect=KeysError(message)))
+        for _ in range(3):
+            assert ring.find(shop.encode()) is not None
+    assert ring.find(shop.encode()) is None
+    assert caplog.text.count("Permission denied") == 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_process_that_starts_while_the_file_is_damaged_has_the_keys_that_others_read_last(
+    file: Path, tmp_path: Path
+) -> None:
+    shop, kept = keys.add(file, "shop"), tmp_path / "kept" / "keys.json"
+    kept.parent.mkdir()
+    ring = KeyRing(file, kept)
+    bank = keys.add(file, "bank")
+    keys.revoke(file, "shop")
+    assert ring.find(bank.encode()) is not None
+    file.write_text("{")
+    late = KeyRing(file, kept)
+    assert late.find(bank.encode()) is not None
+    assert late.find(shop.encode()) is None  # it was revoked before
+    file.unlink()
+    new = keys.add(file, "new")
+    assert late.find(new.encode()) is not None
+    assert late.find(bank.encode()) is None
+    file.write_text("{")
+    with pytest.raises(KeysError, match="is no file of keys"):
+        KeyRing(file, tmp_path / "nothing")
 
 
 def invoke(*arguments: str) -> str:

@@ -66,8 +66,8 @@ def folders(models_dir: Path, tmp_path: Path) -> tuple[Path, Path]:
 
 
 def outcome(models: Models, workers: Sequence[Simulated]) -> RequestError | None:
-    def ready() -> Sequence[Simulated] | None:
-        return list(workers) if all(worker.alive for worker in workers) else None
+    def ready() -> Sequence[Simulated]:
+        return [worker for worker in workers if worker.alive]
 
     async def scenario() -> RequestError | None:
         try:
@@ -89,7 +89,7 @@ def test_all_take_them_or_all_keep_theirs(
         patched.setattr(rollout, "SECONDS_TO_LOAD", 0.01)
         patched.setattr(rollout, "SECONDS_TO_TAKE", 0.01)
         patched.setattr(rollout, "SECONDS_TO_START", 0.0)
-        models = Models(models_dir, tmp_path_factory.mktemp("copies"), keep_seconds=60)
+        models = Models(models_dir, tmp_path_factory.mktemp("copies"), 60, workers=len(plans))
         workers = [Simulated(*plan) for plan in plans]
         error = outcome(models, workers)
     left = [worker for worker in workers if worker.alive]
@@ -102,37 +102,47 @@ def test_all_take_them_or_all_keep_theirs(
         assert error is not None
         assert error.code == "models_refused"
         assert {worker.answers_with for worker in left} <= {"models-1"}
-        assert all(worker.prepared is None for worker in workers)
+        assert all(worker.prepared is None for worker in left)
+        assert all(worker.heard[-1] == "drop" for worker in left)  # and counts it as failed
         assert all("take" not in worker.heard for worker in workers)
     assert models.now.models.name == ("models-1" if error else "models-2")
     assert models.now.models.is_dir()
 
 
 def test_the_refusal_names_the_folder_and_not_the_copy(folders: tuple[Path, Path]) -> None:
-    models = Models(*folders, keep_seconds=60)
+    models = Models(*folders, 60, workers=2)
     error = outcome(models, [Simulated(), Simulated("refused")])
     assert f"{folders[0] / 'dense' / 'model.onnx'} is altered" in str(error)
     assert not (folders[1] / "models-2").exists()
 
 
 def test_a_folder_without_models_is_refused(folders: tuple[Path, Path]) -> None:
-    models = Models(*folders, keep_seconds=60)
+    models = Models(*folders, 60, workers=1)
     shutil.rmtree(folders[0])
     worker = Simulated()
     error = outcome(models, [worker])
     assert "is not a folder" in str(error)
-    assert not worker.heard
+    assert worker.heard == ["drop"]
     assert outcome(models, [worker]) is not None  # not for ever in progress
 
 
+def test_where_a_worker_stays_away_the_others_count_it_as_failed(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout, "SECONDS_TO_START", 0.0)
+    models, worker = Models(*folders, 60, workers=2), Simulated()
+    assert "not every process" in str(outcome(models, [worker, Simulated(alive=False)]))
+    assert worker.heard == ["drop"]
+
+
 def test_it_waits_for_a_worker_that_is_on_its_way(folders: tuple[Path, Path]) -> None:
-    models, worker = Models(*folders, keep_seconds=60), Simulated()
+    models, worker = Models(*folders, 60, workers=1), Simulated()
     looks = 0
 
-    def ready() -> Sequence[Simulated] | None:
+    def ready() -> Sequence[Simulated]:
         nonlocal looks
         looks += 1
-        return [worker] if looks > 2 else None
+        return [worker] if looks > 2 else []
 
     asyncio.run(models.exchange(ready))
     assert worker.answers_with == "models-2"
@@ -142,7 +152,7 @@ def test_one_at_a_time_and_the_old_copy_goes_when_nobody_can_need_it(
     folders: tuple[Path, Path],
 ) -> None:
     async def scenario() -> tuple[Sequence[BaseException | None], bool, bool]:
-        models, worker = Models(*folders, keep_seconds=0.2), Simulated()
+        models, worker = Models(*folders, 0.2, workers=1), Simulated()
         first = await asyncio.gather(
             models.exchange(lambda: [worker]),
             models.exchange(lambda: [worker]),

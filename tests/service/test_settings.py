@@ -217,6 +217,16 @@ def test_the_command_prints_each_setting_and_its_source(
     assert sources["max_body_bytes"] == "default"
 
 
+def test_paths_are_printed_as_they_are_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "crisp.toml").write_text('keys = "keys.json"\n')
+    monkeypatch.chdir(tmp_path)
+    printed = str(resolve({}, {}, Path("etc/crisp.toml")))
+    assert tomllib.loads(printed)["keys"] == str(tmp_path / "etc" / "keys.json")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_setting_is_a_flag_with_a_help(name: str) -> None:
     shown = CliRunner(env={"COLUMNS": "300"}).invoke(crisp.app, ["serve", "--help"]).output

@@ -135,8 +135,55 @@ def test_a_worker_that_is_killed_is_replaced_and_only_its_requests_fail(
     assert len(load.lost) <= 8  # one of each client
     assert load.refused == 0  # the others waited in the backlog
     assert set(load.answered) == {200}
-    assert "worker 1 ended with code -9: it is started again" in server.log
+    assert "worker 1 is started again: the process that serves ended by SIGKILL" in server.log
+    assert "crisp_worker_restarts_total 1.0" in gauges
     assert re.search(r'crisp_queue_tokens\{variant="sparse"\} 0\.0', gauges)
+
+
+@pytest.mark.slow
+def test_a_worker_is_replaced_though_the_keys_are_damaged(models_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    headers = {"Authorization": f"Bearer {keys.add(file, 'shop')}"}
+    with serving(models_dir, tmp_path / "log", "--keys", str(file)) as server:
+        file.write_text("{")
+        workers_of(server)[0].kill()
+        while server.log.count("ready at") < 2:
+            assert server.process.poll() is None
+            time.sleep(0.1)
+        answer = httpx.post(f"{server.url}/predict", json=TEXTS, headers=headers, timeout=60)
+        assert answer.status_code == 200
+    assert f"the keys stay as they were: {file} is no file of keys" in server.log
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_be_started_leaves_the_others_alone(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    with serving(models_dir, tmp_path / "log", "--workers", "2") as server:
+        supervisor = psutil.Process(server.process.pid)
+        limits = supervisor.rlimit(psutil.RLIMIT_NOFILE)
+        supervisor.rlimit(psutil.RLIMIT_NOFILE, (supervisor.num_fds() - 1, limits[1]))
+        workers_of(server)[0].kill()
+        while "cannot be started: Too many open files" not in server.log:
+            assert server.process.poll() is None
+            time.sleep(0.1)
+        assert httpx.get(f"{server.url}/livez", timeout=60).status_code == 200
+        supervisor.rlimit(psutil.RLIMIT_NOFILE, limits)
+        while server.log.count("ready at") < 2:
+            assert server.process.poll() is None
+            time.sleep(0.1)
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.slow
+def test_a_hangup_during_an_exchange_is_another_exchange(models_dir: Path, tmp_path: Path) -> None:
+    with serving(models_dir, tmp_path / "log") as server:
+        for _ in range(2):
+            server.process.send_signal(signal.SIGHUP)
+            time.sleep(0.05)
+        while server.log.count("other models are in use") < 2:
+            assert server.process.poll() is None
+            time.sleep(0.1)
 
 
 @pytest.mark.slow

@@ -132,6 +132,27 @@ def by_name(spans: list[Any]) -> dict[str, list[Any]]:
     return found
 
 
+@pytest.mark.usefixtures("collector")
+@pytest.mark.parametrize(
+    ("variable", "value", "name"),
+    [
+        ("OTEL_SERVICE_NAME", "", "crisp"),
+        ("OTEL_SERVICE_NAME", "shop", "shop"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=shop,deployment=a", "shop"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "deployment=a", "crisp"),
+    ],
+)
+def test_it_has_the_name_that_the_standard_variables_give_it(
+    variable: str, value: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    tracing.traced(Starlette())
+    provider: Any = tracing._provider
+    assert provider.resource.attributes["service.name"] == name
+    assert ("deployment" in provider.resource.attributes) == ("deployment" in value)
+    provider.shutdown()
+
+
 def test_under_a_request_are_spans_of_its_parts(collector: list[Any], models_dir: Path) -> None:
     answer = ask_the_service(models_dir, "/predict")
     found = by_name(arrived(collector))
