@@ -50,29 +50,36 @@ def test_it_holds_what_the_librarys_own_holds(names: list[str]) -> None:
 
 
 _ON_A_SMALL_DISK = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))
-import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 from service.metric_files import ReservedDict
 counted = ReservedDict(sys.argv[1])
-written = 0
-try:
-    for written in range(3000):
-        counted.write_value(f"name of a series {written}", 1.0, 0.0)
-except OSError as error:
-    print(written, len(list(counted.read_all_values())), error.strerror)
+for i in range(3000):
+    name = f"name of a series {i}"
+    assert counted.read_value(name)[0] == 0
+    for times in range(2):
+        counted.write_value(name, i + times, 0.0)
+assert all(counted.read_value(f"name of a series {i}")[0] == i + 1 for i in range(3000))
 """
 
 
-def test_where_there_is_no_room_it_says_so_and_keeps_what_it_has(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _ON_A_SMALL_DISK, str(tmp_path / "counter_1.db")]
+@pytest.mark.parametrize(("room", "least"), [(0, 0), (70_000, 500), (10_000_000, 3000)])
+def test_where_there_is_no_room_nothing_fails_and_the_log_says_so(
+    tmp_path: Path, room: int, least: int
+) -> None:
+    file = tmp_path / "counter_1.db"
+    command = [sys.executable, "-c", _ON_A_SMALL_DISK, str(file), str(room)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    written, kept, why = done.stdout.split(maxsplit=2)
-    assert written == kept
-    assert int(written) > 500
-    assert why.strip() == "File too large"
+    assert bool(done.stderr) == (least < 3000)
+    assert all("no room for what is counted" in line for line in done.stderr.splitlines())
+    assert file.exists() == (room > 0)
+    if room:
+        seen = list(mmap_dict.MmapedDict.read_all_values_from_file(str(file)))
+        assert least <= len(seen) <= 3000
+        assert [value for _, value, _, _ in seen] == [i + 1 for i in range(len(seen))]
 
 
-def test_a_full_disk_at_the_start_is_said(tmp_path: Path) -> None:
+def test_any_other_error_is_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         ReservedDict(str(tmp_path / "gone" / "counter_1.db"))
