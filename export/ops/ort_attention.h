@@ -57,7 +57,8 @@ inline int64_t num_heads_of(const Ort::ConstKernelInfo& info) {
 
 // Throws std::invalid_argument unless qkv is [T, 3H] with as many heads, and cu_seqlens [B + 1].
 inline void check_attention_shapes(const Shape& qkv, const Shape& cu_seqlens, int64_t num_heads) {
-  if (qkv.size() != 2 || qkv[1] % (3 * num_heads) != 0 || qkv[1] == 0) {
+  // Compared first, since three times a number from a file may be more than there are.
+  if (qkv.size() != 2 || qkv[1] / 3 < num_heads || qkv[1] % (3 * num_heads) != 0) {
     throw std::invalid_argument("qkv must be [T, 3H] with H a multiple of num_heads " +
                                 std::to_string(num_heads) + ", got " + text_of(qkv));
   }

@@ -435,6 +435,14 @@ def test_wrong_types_and_shapes_are_refused(
 
 
 @needs_library
+@pytest.mark.parametrize("num_heads", [65, 2**62, 2**64 // 3 // 2 + 1])
+def test_more_heads_than_numbers_are_refused(num_heads: int) -> None:
+    feeds = {"qkv": integers(10, 2, 32), "cu_seqlens": offsets([10])}
+    with pytest.raises(Exception, match=rf"a multiple of num_heads {num_heads}, got \[10, 192\]"):
+        session(PATTERNS[0], num_heads, LIBRARY).run(None, feeds)
+
+
+@needs_library
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [

