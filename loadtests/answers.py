@@ -6,6 +6,7 @@ judge(200, body, variant="sparse", texts=1)   # Answer(tokens=25, parts={"queue"
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isclose
@@ -85,8 +86,10 @@ def _fault_of_prediction(prediction: Any) -> str | None:
 
 
 def _reason(content: Any) -> str:
-    """`: code: message` of the service's error shape, as far as it is there."""
+    """`: code: message` of the service's error shape, as far as it is there. Numbers of a message,
+    such as seconds to wait, are N: faults of one kind read alike."""
     error = content.get("error") if isinstance(content, dict) else None
     if not isinstance(error, dict):
         return ""
-    return "".join(f": {error[key]}" for key in ("code", "message") if error.get(key))
+    found = "".join(f": {error[key]}" for key in ("code", "message") if error.get(key))
+    return re.sub(r"\d+(?:[.,]\d+)*", "N", found)

@@ -18,12 +18,13 @@ from typing import Any
 
 import httpx
 
+from loadtests import remarks
 from loadtests.adapters import ADAPTERS
 from loadtests.capacity import Interval, Search, ratio
 from loadtests.errors import LoadTestError
 from loadtests.measurement import Measurement
 from loadtests.open_loop import REQUESTS_A_PROCESS, OpenLoop
-from loadtests.plan import FEWEST_ROUNDS, WARM_UPS, Plan
+from loadtests.plan import FEWEST_ROUNDS, MOST_WARM_UPS, WARM_UPS, Plan
 from loadtests.sender import Load
 from loadtests.target import Target
 from loadtests.usage import Usage
@@ -31,6 +32,7 @@ from loadtests.usage import Usage
 MOST_ERRORS = 0.001  # share of requests that may fail in a window that passes
 _FLAT = 0.35  # width, in logarithms of the rate, of an objective that load hardly decides
 _SATURATING = 8  # connections
+_STEADY = 0.05  # by what two windows of a server that is warm differ, at most
 _SECONDS_TO_SETTLE = 5.0
 
 Tick = Callable[[str, float], None]
@@ -81,13 +83,7 @@ class Campaign:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        least = plan.least(len(contenders))
-        if plan.budget < least:
-            who = "one contender needs" if len(contenders) == 1 else f"{len(contenders)} need"
-            raise LoadTestError(
-                f"a budget of {plan.budget:g} s is too short: {who} {least:.0f} s at least; raise "
-                "--budget, or compare fewer"
-            )
+        plan.check(len(contenders))
         self.plan = plan
         self.contenders = list(contenders)
         self.windows: list[Window] = []
@@ -117,9 +113,13 @@ class Campaign:
         found = self.capacities()
         for name, search in self.searches.items():
             if name not in found:
-                self.notes[name] = self._too_slow(name)
+                mine = [w for w in self.windows if w.contender == name and w.phase == "search"]
+                slow = min(mine, key=lambda window: window.rate)
+                self.notes[name] = remarks.too_slow(
+                    name, self.plan.slo_ms, slow.rate, slow.measurement
+                )
             elif search.width > _FLAT:
-                self.notes[name] = self._flat(name)
+                self.notes[name] = remarks.flat(name, self.plan.slo_ms)
         if not found:
             raise LoadTestError("; ".join(self.notes[name] for name in self.searches))
         self._curve({name: interval.value for name, interval in found.items()})
@@ -179,16 +179,27 @@ class Campaign:
         return bool(wanted) and all(i.half_width <= self.plan.precision for i in wanted)
 
     def _saturation(self, contender: Contender) -> float:
-        """Requests/s that come out where more than enough are waiting at any time."""
+        """Requests/s that come out where more than enough are waiting at any time, once they do not
+        become more any more."""
         rate, seconds = REQUESTS_A_PROCESS * self.plan.processes, self.plan.warm_up_seconds
-        for number in range(WARM_UPS):
+        until = self._seconds + self.plan.warming_up(len(self.contenders))
+        rates: list[float] = []
+        for number in range(MOST_WARM_UPS):
             window = self._window(
                 contender, rate, seconds, "warm-up", number, seed="warm-up", connections=_SATURATING
             )
             found = window.measurement
             if not found.right:
-                raise LoadTestError(_nothing_right(contender, found))
-        return found.right / max(found.seconds, 1e-9)
+                raise LoadTestError(remarks.nothing_right(contender.name, found))
+            rates.append(found.right / max(found.seconds, 1e-9))
+            if len(rates) < WARM_UPS:
+                continue
+            if abs(rates[-1] / rates[-2] - 1) <= _STEADY:
+                return rates[-1]
+            if self._seconds > until:
+                break
+        self.notes[f"{contender.name}, warming up"] = remarks.unsteady(contender.name, rates)
+        return rates[-1]
 
     def _round(self) -> None:
         self.rounds += 1
@@ -259,11 +270,18 @@ class Campaign:
         if window.measurement.faults:
             self._check(contender, window)
         if phase != "warm-up":
+            self._note_connections(window)
             self.searches[contender.name].record(rate, passed=window.passed, label=seed)
         if not window.passed:
             self._settle(contender)
         window.took = self._seconds - at
         return window
+
+    def _note_connections(self, window: Window) -> None:
+        name, plan = window.contender, self.plan
+        note = remarks.few_connections(name, plan.slo_ms, window.measurement, plan.connections)
+        if note is not None and not window.passed:
+            self.notes[f"{name}, connections"] = note
 
     def _check(self, contender: Contender, window: Window) -> None:
         try:
@@ -289,37 +307,9 @@ class Campaign:
             if time.monotonic() - now < self.plan.slo_ms / 2e3:
                 break
 
-    def _flat(self, name: str) -> str:
-        return (
-            f"{name}: windows pass and fail over a wide range of rates, so {self.plan.slo_ms:g} ms "
-            "are close to what some requests take by themselves; its capacity means little: raise "
-            "--slo-ms"
-        )
-
-    def _too_slow(self, name: str) -> str:
-        """What the slowest windows of a contender said, for a reader who wonders."""
-        mine = [w for w in self.windows if w.contender == name and w.phase == "search"]
-        lowest = min(mine, key=lambda window: window.rate)
-        found = lowest.measurement
-        p99 = found.latency.percentile(99)
-        took = "nothing was answered right" if p99 is None else f"99 % took up to {p99:.0f} ms"
-        faults = "".join(f"; {n:,} × {fault}" for fault, n in found.faults.most_common(1))
-        return (
-            f"{name} meets no objective of {self.plan.slo_ms:g} ms, even at {lowest.rate:.2g} "
-            f"requests/s: {took}{faults}; raise --slo-ms"
-        )
-
 
 def passes(found: Measurement, slo_ms: float) -> bool:
     """The window's 99th percentile is within the objective, and hardly a request failed."""
     p99 = found.latency.percentile(99)
     whole = found.complete and not found.gave_up and not found.cut
     return whole and p99 is not None and p99 <= slo_ms and found.error_share < MOST_ERRORS
-
-
-def _nothing_right(contender: Contender, found: Measurement) -> str:
-    if not found.faults:
-        return f"{contender.name} answered nothing within {found.seconds:.0f} s; lower --batch"
-    fault, times = found.faults.most_common(1)[0]
-    total = found.faults.total()
-    return f"all {total:,} requests to {contender.name} failed; {times:,} of them so: {fault}"

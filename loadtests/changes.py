@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot
+from math import hypot, nan
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +27,11 @@ from loadtests.errors import LoadTestError
 # What load tests must have in common: lengths of texts and windows, objective and arrivals decide
 # who is ahead. What a result does not say is unknown, not different.
 _SAME = ("slo_ms", "workload", "texts", "batch", "arrivals", "seconds")
+_HINTS = {
+    "seconds": "give both the same --seconds, and a --budget in which they are kept",
+    "threads": "give both the same --threads",
+    "compiled": "`make ops` compiles the operators",
+}
 # Where the memory of a session happens to lie moves all of its times: sessions of one model and
 # copies of one library, in turns in one process, differed by up to 4 % with single sentences.
 # A ratio is of two sessions.
@@ -36,7 +41,8 @@ _MOST_NAMED = 3  # instruction sets in a warning
 
 @dataclass(frozen=True)
 class Change:
-    """`new` and `old` are ratios; `change` is new / old with its 95 % interval."""
+    """`new` and `old` are ratios; `change` is new / old with its 95 % interval. `new` is NaN where
+    what was measured again failed."""
 
     what: str
     new: float
@@ -46,6 +52,8 @@ class Change:
     @property
     def verdict(self) -> str:
         low, high = self.change.low, self.change.high
+        if self.new != self.new:
+            return "missing"
         if low is None or high is None:
             return "unknown: no interval"
         if low > 1:
@@ -54,11 +62,12 @@ class Change:
 
     @property
     def dropped(self) -> bool:
-        return self.verdict == "lower"
+        return self.verdict in ("lower", "missing")
 
 
 def changes(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[Change]:
-    """Those ratios that both documents have. Raises LoadTestError where there is none in common."""
+    """Those ratios of the older document whose sides were measured again. Raises LoadTestError
+    where there is none, or where the two documents are of different things."""
     read = _of_bench if "workloads" in new and "workloads" in old else _of_load_test
     try:
         found = list(read(new, old))
@@ -73,45 +82,69 @@ def changes(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[Change]:
 
 
 def _of_load_test(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[Change]:
-    for key in _SAME:
-        plans = [document["plan"] for document in (old, new)]
-        before, now = (plan.get(key) for plan in plans)
-        if before != now and all(key in plan for plan in plans):
-            hint = "; give both the same --seconds, and a --budget in which they are kept"
-            raise LoadTestError(
-                f"the two load tests differ in {key} ({before}, now {now}), so their ratios are of "
-                f"different things{hint if key == 'seconds' else ''}"
-            )
-    for name, against in new["ratios"].items():
-        for other, ratio in against.items():
-            before = old["ratios"].get(name, {}).get(other)
-            if before is not None:
-                change = more_than_noise(ratio, before)
-                what = f"requests of {name} to {other}"
-                yield Change(what, ratio["value"], before["value"], change)
+    _alike("load tests", new["plan"], old["plan"], _SAME)
+    for name, against in old["ratios"].items():
+        for other, before in against.items():
+            if name in new["contenders"] and other in new["contenders"]:
+                ratio = new["ratios"].get(name, {}).get(other)
+                yield _change(f"requests of {name} to {other}", ratio, before)
 
 
 def _of_bench(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[Change]:
     """Our models against the stock reference."""
+    for section, key in (("settings", "threads"), ("operators", "compiled")):
+        _alike("benchmarks", new.get(section, {}), old.get(section, {}), (key,))
     ours = [name for name, facts in new["contenders"].items() if facts["kind"] == "engine"]
     for workload, measured in new["workloads"].items():
-        before = old["workloads"].get(workload, {}).get("figures", {})
+        earlier = old["workloads"].get(workload, {}).get("figures", {})
         for name in ours:
-            first = measured["figures"].get(name, {}).get("speedup")
-            second = before.get(name, {}).get("speedup")
-            if not first or not second:
-                continue
-            change = more_than_noise(first, second, unseen=_PLACEMENT)
-            yield Change(f"{name}, {workload}", first["value"], second["value"], change)
+            if before := earlier.get(name, {}).get("speedup"):
+                ratio = measured["figures"].get(name, {}).get("speedup")
+                yield _change(f"{name}, {workload}", ratio, before, unseen=_PLACEMENT)
+
+
+def _alike(what: str, new: Mapping[str, Any], old: Mapping[str, Any], keys: Sequence[str]) -> None:
+    for key in keys:
+        before, now = old.get(key), new.get(key)
+        if before != now and key in old and key in new:
+            hint = f"; {_HINTS[key]}" if key in _HINTS else ""
+            raise LoadTestError(
+                f"the two {what} differ in {key} ({before}, now {now}), so their ratios are of "
+                f"different things{hint}"
+            )
+
+
+def _change(
+    what: str,
+    ratio: Mapping[str, Any] | None,
+    before: Mapping[str, Any],
+    unseen: float = 0.0,
+) -> Change:
+    if not ratio:
+        return Change(what, nan, before["value"], Interval(nan, None, None, 0))
+    change = more_than_noise(ratio, before, unseen=unseen)
+    return Change(what, ratio["value"], before["value"], change)
+
+
+def warnings(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
+    """What somebody should know who believes the changes."""
+    found = [other_machine(new, old)]
+    for which, document in (("newer", new), ("older", old)):
+        if document.get("complete") is False:
+            found.append(f"the {which} result is of a test that was stopped: it is partial")
+    return [warning for warning in found if warning is not None]
 
 
 def other_machine(new: Mapping[str, Any], old: Mapping[str, Any]) -> str | None:
     """A warning where the two were not measured on the same kind of machine: on processors of other
-    names or instructions; or where one of them is from before load tests noted instructions."""
+    names, instructions or numbers of cores; or where one of them is from before load tests noted
+    instructions."""
     machines = [document.get("environment", {}) for document in (new, old)]
     here, there = (str(machine.get("processor")) for machine in machines)
     known = [machine.get("instruction_sets") for machine in machines]
-    if here == there and None in known:
+    cores = [machine.get("cores") for machine in machines]
+    as_many = None in cores or cores[0] == cores[1]
+    if here == there and None in known and as_many:
         if known == [None, None]:
             return None
         without = "older" if known[1] is None else "newer"
@@ -120,14 +153,16 @@ def other_machine(new: Mapping[str, Any], old: Mapping[str, Any]) -> str | None:
             f"that differ in them may be called {here}: so may ratios, measure a baseline here"
         )
     here_sets, there_sets = (set(sets or ()) for sets in known)
-    if here == there and here_sets == there_sets:
+    if here == there and here_sets == there_sets and as_many:
         return None
     if None not in known:
         here += _with(here_sets - there_sets)
         there += _with(there_sets - here_sets)
+    if not as_many:
+        here, there = (f"{name}, cores: {n}" for name, n in zip((here, there), cores, strict=True))
     return (
-        f"the older result was measured on another machine ({there}, here {here}), and other "
-        "instructions give other ratios: measure a baseline here first"
+        f"the older result was measured on another machine ({there}, here {here}), which gives "
+        "other ratios: measure a baseline here first"
     )
 
 
@@ -138,9 +173,9 @@ def _with(sets: set[str]) -> str:
     return f" with {names}{more}" if sets else ""
 
 
-def show(console: Console, found: Sequence[Change], warning: str | None) -> None:
-    """Prints the changes as a table, below the warning of `other_machine`."""
-    if warning is not None:
+def show(console: Console, found: Sequence[Change], beware: Sequence[str] = ()) -> None:
+    """Prints the changes as a table, below the `warnings`."""
+    for warning in beware:
         console.print(warning, style="yellow")
     table = Table(title="Ratios: new against old", title_justify="left")
     for column in ("", "old", "new", "new / old, 95 %", "verdict"):
@@ -148,8 +183,11 @@ def show(console: Console, found: Sequence[Change], warning: str | None) -> None
     for change in found:
         low, high = change.change.low, change.change.high
         interval = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
-        cells = (f"{change.old:.2f}", f"{change.new:.2f}", f"{change.change.value:.2f}{interval}")
-        table.add_row(change.what, *cells, change.verdict, style="red" if change.dropped else None)
+        cells = [f"{change.new:.2f}", f"{change.change.value:.2f}{interval}"]
+        if change.verdict == "missing":
+            cells = ["–", "–"]
+        style = "red" if change.dropped else None
+        table.add_row(change.what, f"{change.old:.2f}", *cells, change.verdict, style=style)
     console.print(table)
 
 
@@ -157,7 +195,8 @@ def main(
     new: Annotated[Path, typer.Argument(help="JSON of `crisp bench` or `crisp loadtest`.")],
     old: Annotated[Path, typer.Argument(help="The same from before: the baseline.")],
 ) -> None:
-    """Fails, with exit code 1, where a ratio of NEW is lower than in OLD beyond noise."""
+    """Fails, with exit code 1, where a ratio of NEW is lower than in OLD beyond noise, or missing
+    though its sides were measured."""
     documents = []
     for path in (new, old):
         try:
@@ -168,7 +207,7 @@ def main(
         found = changes(*documents)
     except LoadTestError as error:
         raise SystemExit(f"error: {error}") from None
-    show(Console(markup=False, emoji=False), found, other_machine(*documents))
+    show(Console(markup=False, emoji=False), found, warnings(*documents))
     if any(change.dropped for change in found):
         raise SystemExit(1)
 

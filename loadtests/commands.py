@@ -111,7 +111,7 @@ def loadtest(
         return
     from rich.console import Console
 
-    from loadtests import files, lineup, report, workloads
+    from loadtests import files, lineup, remarks, report, results, workloads
     from loadtests.plan import Plan
 
     if workload not in workloads.WORKLOADS:
@@ -144,15 +144,17 @@ def loadtest(
     plan = Plan(**settings)
     names, wanted = lineup.variant_names(variants), lineup.peer_names(peers)
     others = [lineup.other_server(each) for each in compare_url or []]
+    plan.check(len(names) + len(wanted) + len(others))
     console = Console(markup=False, emoji=False)
-    started = datetime.now(UTC)
+    started, machine = datetime.now(UTC), results.environment()
     with _termination_as_interrupt(), ExitStack() as stack:
         with console.status("Starting the servers ..."):
             contenders = lineup.contenders(stack, url, models, names, wanted, others)
         campaign = _generator(stack, plan, contenders)
+        if busy := remarks.busy(machine["load_average_before"], machine["cores"]):
+            campaign.notes["the machine"] = busy
         stopped_by = _run(campaign, console)
-        content = _document(campaign, started, stopped_by, compared)
-    from loadtests import results
+        content = _document(campaign, started, stopped_by, compared, machine)
 
     saved: list[Path] = []
     try:
@@ -214,7 +216,7 @@ def report_command(
         console.print(f"Saved {path}")
     if older is not None:
         found = changes.changes(content, older)
-        changes.show(console, found, changes.other_machine(content, older))
+        changes.show(console, found, changes.warnings(content, older))
         if fail_on_drop and any(change.dropped for change in found):
             raise typer.Exit(1)
 
@@ -262,17 +264,18 @@ def _document(
     started: datetime,
     stopped_by: BaseException | None,
     accuracy: list[dict[str, Any]],
+    machine: dict[str, Any],
 ) -> dict[str, Any]:
-    from loadtests import results
+    from loadtests import files, results
 
     return results.document(
         campaign,
         complete=stopped_by is None,
         stopped_by=(str(stopped_by) or "interrupted") if stopped_by else None,
-        command=shlex.join(["crisp", *sys.argv[1:]]),
+        command=shlex.join(["crisp", *map(files.shown, sys.argv[1:])]),
         started=started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment=results.environment(),
+        environment=machine,
         accuracy=accuracy,
     )
 

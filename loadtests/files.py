@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import typer
+
+
+def shown(text: str) -> str:
+    """A word of a command, but for folders that are nobody's business in a report: an absolute path
+    in it is shown from the working folder on, or by its last component."""
+    here = Path.cwd()
+
+    def short(found: re.Match[str]) -> str:
+        path = Path(os.path.normpath(found[2]))
+        return found[1] + str(path.relative_to(here) if here in path.parents else path.name)
+
+    return re.sub(r"(^|=|:(?!//))(/.*)", short, text, flags=re.DOTALL)
 
 
 def write(text: str, file: Path) -> None:

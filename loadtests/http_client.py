@@ -25,6 +25,25 @@ from loadtests.errors import LoadTestError
 _SECONDS_OF_REST = 2.0
 
 
+def checked(url: str) -> str:
+    """The URL without a slash at its end. Raises LoadTestError where it is none, or has parts that
+    are not sent; reports show URLs, so a password must not come in."""
+    example = "a URL such as http://127.0.0.1:3000"
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        whole = False
+    if "@" in url or "?" in url or "#" in url:
+        raise LoadTestError(
+            f"expected {example}, without user, password, query and fragment: they would not be "
+            "sent, and everybody could read them in the report; leave them out"
+        )
+    if not whole:
+        raise LoadTestError(f"expected {example}, got {url!r}")
+    return url.rstrip("/")
+
+
 class NoAnswer(Exception):
     """The connection failed, or was closed, before the whole answer was there."""
 
@@ -33,9 +52,8 @@ class Client:
     """At most `connections` requests are under way; whoever wants one more waits for a free one."""
 
     def __init__(self, url: str, *, connections: int) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise LoadTestError(f"expected a URL such as http://127.0.0.1:3000, got {url!r}")
+        parts = urlsplit(checked(url))
+        assert parts.hostname is not None
         self._prefix = parts.path.rstrip("/")
         secure = parts.scheme == "https"
         # Made once: that takes as long as many requests, and the event loop would wait for it.

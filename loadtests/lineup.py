@@ -16,7 +16,8 @@ from loadtests import results
 from loadtests.adapters import ADAPTERS
 from loadtests.campaign import Contender
 from loadtests.errors import LoadTestError
-from loadtests.peers.launch import PEERS, started_peer
+from loadtests.http_client import checked
+from loadtests.peers.launch import PEERS, check_peer, started_peer
 from loadtests.target import running_peer, running_service, started_service
 
 _OTHER = re.compile(
@@ -43,6 +44,8 @@ def contenders(
     others: list[OtherServer],
 ) -> list[Contender]:
     """The models under test and the servers that they are compared with, started where need be."""
+    for name in peers:
+        check_peer(name)
     target = running_service(url) if url else stack.enter_context(started_service(models))
     for name in variants:
         if name not in target.variants:
@@ -92,12 +95,14 @@ def peer_names(names: str) -> tuple[str, ...]:
 
 
 def other_server(text: str) -> OtherServer:
-    """`[NAME=]ADAPTER+URL[#MODEL]` taken apart; raises BadParameter where it is otherwise."""
+    """`[NAME=]ADAPTER+URL[#MODEL]` taken apart; raises BadParameter where it is otherwise, and
+    LoadTestError as `checked` does."""
     found = _OTHER.fullmatch(text)
     if found is None or found["adapter"] not in ADAPTERS:
         message = (
             f"expected [NAME=]ADAPTER+URL with an ADAPTER of {', '.join(ADAPTERS)}; got {text!r}"
         )
         raise typer.BadParameter(message, param_hint="--compare-url")
-    name = found["name"] or f"{found['adapter']} {found['url'].partition('://')[2]}"
-    return OtherServer(name, found["adapter"], found["url"], found["variant"] or "default")
+    url = checked(found["url"])
+    name = found["name"] or f"{found['adapter']} {url.partition('://')[2]}"
+    return OtherServer(name, found["adapter"], url, found["variant"] or "default")

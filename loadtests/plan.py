@@ -14,10 +14,15 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from loadtests.errors import LoadTestError
+from loadtests.files import shown
+
 FRACTIONS = (0.25, 0.5, 0.7, 0.85, 0.95, 1.05, 1.2)  # of the capacity, for the curve
 FEW_FRACTIONS = (0.3, 0.6, 0.85, 1.05)  # where there is no time for more
 FEWEST_ROUNDS = 6  # with fewer windows of each, next to nothing is known
-WARM_UPS = 2  # windows of each: in the first, caches fill and shapes are met
+# Windows of each, in which caches fill and shapes are met: so many, and more where they differ.
+WARM_UPS, MOST_WARM_UPS = 2, 6
+_WARMING = 0.15  # share of the budget, after which nobody gets more than those
 _ROUNDS = 20  # for which the time should do, before the curve gets fewer points
 _FEW_ROUNDS = 12  # the same, before windows are shortened
 _REQUESTS = 300  # of a window, or its 99th percentile is a matter of luck
@@ -66,10 +71,24 @@ class Plan:
         """Of a window that warms a server up; the budget is not spent on it."""
         return min(self.seconds, 3.0)
 
+    def warming_up(self, contenders: int) -> float:
+        """Seconds after which a contender's warm-up gets no further window."""
+        return _WARMING * self.budget / contenders
+
     def least(self, contenders: int) -> float:
         """Seconds that the shortest test of so many contenders takes, about."""
         windows = WARM_UPS + FEWEST_ROUNDS + len(_few(self.fractions))
         return contenders * windows * (self.shortest + _BETWEEN)
+
+    def check(self, contenders: int) -> None:
+        """Raises LoadTestError where the budget is too short for so many contenders."""
+        least = self.least(contenders)
+        if self.budget < least:
+            who = "one contender needs" if contenders == 1 else f"{contenders} need"
+            raise LoadTestError(
+                f"a budget of {self.budget:g} s is too short: {who} {least:.0f} s at least; raise "
+                "--budget, or compare fewer"
+            )
 
     def length(self, fraction: float, capacity: float) -> float:
         """Seconds of a window of the curve: as in the search where it tells of the capacity, and
@@ -115,7 +134,9 @@ class Plan:
         return sum(length + _BETWEEN for length in lengths)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"texts": str(self.texts) if self.texts else None}
+        """As reports have it, which leave out folders of the machine."""
+        texts = shown(str(self.texts)) if self.texts else None
+        return asdict(self) | {"texts": texts, "arrivals": shown(self.arrivals)}
 
     def _takes(self, rates: list[float], rounds: int) -> float:
         search = len(rates) * rounds * (_FULL * self.seconds + _BETWEEN)

@@ -33,7 +33,10 @@ _READABLE = (2, SCHEMA_VERSION)  # in 2, intervals came of a search for each rou
 PARTS = ("queue", "tokenize", "inference")  # of a request's time, as a Crisp service reports them
 # Of a processor, those that decide how fast models run: several that differ in them have one name.
 _INSTRUCTION_SETS = re.compile(r"^(avx|fma$|amx|asimd|sve|i8mm|bf16)")
-_VERSIONS = ("hdrhistogram", "locust", "httptools", "uvloop", "numpy", "onnxruntime", "bentoml")
+_VERSIONS = (
+    *("hdrhistogram", "locust", "httptools", "uvloop", "numpy", "bentoml"),
+    *("onnxruntime", "onnxruntime-gpu"),  # one module, which comes in either
+)
 
 
 def document(campaign: Campaign, **facts: Any) -> dict[str, Any]:
@@ -167,7 +170,8 @@ def interval_text(low: float | None, high: float | None, digits: int) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """The machine that the load came from (and the service too, where it was started here)."""
+    """The machine that the load came from (and the service too, where it was started here), asked
+    before there is load."""
     versions = {}
     for package in _VERSIONS:
         try:
@@ -180,7 +184,7 @@ def environment() -> dict[str, Any]:
         "processor": processor,
         "instruction_sets": sorted(filter(_INSTRUCTION_SETS.match, flags)),
         "cores": processors(),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "load_average_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": sys.version.split()[0],
         "versions": versions,
     }

@@ -37,7 +37,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Save everything there.")] = None,
 ) -> None:
     """Measures how long the service takes to start, and its memory."""
-    found = []
+    machine, found = environment(), []
     for number in range(starts):
         try:
             found.append(one_start(models, requests, seed=number))
@@ -52,7 +52,7 @@ def main(
         f"median of {starts}: ready after {ready:.2f} s; serving process: at most {serving:.0f} MiB"
     )
     if json_file is not None:
-        record = {"environment": environment(), "requests": requests, "starts": found}
+        record = {"environment": machine, "requests": requests, "starts": found}
         files.write(json.dumps(record, indent=1) + "\n", json_file)
 
 

@@ -25,8 +25,10 @@ from typing import Any
 import httpx
 import psutil
 
+from loadtests import files
 from loadtests.adapters import ADAPTERS
 from loadtests.errors import LoadTestError
+from loadtests.http_client import checked
 
 HOST = "127.0.0.1"
 _SECONDS_TO_STOP = 10.0
@@ -70,7 +72,7 @@ class Target:
 
 def running_service(url: str) -> Target:
     """The service at `url`; raises LoadTestError where none answers there, or not a Crisp one."""
-    url = _checked(url)
+    url = checked(url)
     target = Target(url, models_at(url), alive=lambda: None)
     variants_of(target.models, url)
     return target
@@ -81,7 +83,7 @@ def running_peer(url: str, adapter: str) -> Target:
     answers there, or the adapter is unknown."""
     if adapter not in ADAPTERS:
         raise LoadTestError(f"unknown adapter {adapter!r}; known: {', '.join(ADAPTERS)}")
-    url = _checked(url)
+    url = checked(url)
     _answers(url, adapter)
     return Target(url, None, alive=lambda: None, adapter=adapter)
 
@@ -98,7 +100,7 @@ def started_service(models: Path | None, *, timeout: float = 120.0) -> Iterator[
     if models is not None:
         options += ["--models", str(models)]
     command = [sys.executable, "-m", "crisp", "serve", *options]
-    shown = shlex.join(["crisp", "serve", *options])
+    shown = shlex.join(["crisp", "serve", *map(files.shown, options)])
     with started(command, port, "crisp", shown=shown, timeout=timeout) as target:
         yield target
 
@@ -109,6 +111,7 @@ def started(
     port: int,
     adapter: str,
     *,
+    name: str = "the service",
     shown: str | None = None,
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
@@ -116,8 +119,8 @@ def started(
 ) -> Iterator[Target]:
     """Starts a server that will listen on `port`, waits until it is ready, stops it at the end.
 
-    `shown` is the command as reports have it; `environment` is added to this process's;
-    `folder` is the one to start in. Raises LoadTestError as `started_service`.
+    `name` is for messages, `shown` is the command as reports have it; `environment` is added to
+    this process's; `folder` is the one to start in. Raises LoadTestError as `started_service`.
     """
     with tempfile.TemporaryDirectory(prefix="crisp-loadtest-") as temporary:
         log = Path(temporary) / "server.log"
@@ -140,12 +143,10 @@ def started(
 
             def alive() -> None:
                 if (code := process.poll()) is not None:
-                    raise LoadTestError(
-                        f"the service ended with exit code {code}; {last_lines(log)}"
-                    )
+                    raise LoadTestError(f"{name} ended with exit code {code}; {last_lines(log)}")
 
             url = f"http://{HOST}:{port}"
-            ready = _ready_at(url + ADAPTERS[adapter].ready, alive, log, timeout) - began
+            ready = _ready_at(url + ADAPTERS[adapter].ready, alive, log, timeout, name) - began
             family = descendants(process)
             models = models_at(url) if adapter == "crisp" else None
             named = shown or shlex.join(command)
@@ -166,12 +167,6 @@ def _yield_the_core(process: subprocess.Popen[Any]) -> None:
     with suppress(OSError, AttributeError):
         own = os.getpriority(os.PRIO_PROCESS, 0)
         os.setpriority(os.PRIO_PROCESS, process.pid, own + _NICENESS)
-
-
-def _checked(url: str) -> str:
-    if not url.startswith(("http://", "https://")):
-        raise LoadTestError(f"expected a URL such as http://127.0.0.1:3000, got {url!r}")
-    return url.rstrip("/")
 
 
 def _answers(url: str, adapter: str) -> None:
@@ -259,7 +254,13 @@ def last_lines(log: Path, number: int = _LOG_LINES) -> str:
     return "the last lines of its log:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def _ready_at(url: str, alive: Callable[[], None], log: Path, timeout: float) -> float:
+def _ready_at(
+    url: str,
+    alive: Callable[[], None],
+    log: Path,
+    timeout: float,
+    name: str = "the service",
+) -> float:
     """The time, as time.monotonic has it, of the first answer that the server is ready."""
     until = time.monotonic() + timeout
     # One client, since each would load the certificates that http needs none of.
@@ -270,7 +271,7 @@ def _ready_at(url: str, alive: Callable[[], None], log: Path, timeout: float) ->
                 if client.get(url).is_success:
                     return time.monotonic()
             time.sleep(_SECONDS_BETWEEN_QUESTIONS)
-    raise LoadTestError(f"the service was not ready after {timeout:.0f} s; {last_lines(log)}")
+    raise LoadTestError(f"{name} was not ready after {timeout:.0f} s; {last_lines(log)}")
 
 
 def free_port() -> int:

@@ -185,11 +185,10 @@ def _report(
     profile: bool,
 ) -> Any:
     """Everything that is measured, in order: peaks, times, accuracies, profiles."""
-    import shlex
-    import sys
     from dataclasses import replace
     from datetime import UTC, datetime
 
+    from export.bench import inputs
     from export.bench.accuracy import accuracies
     from export.bench.contenders import line_up
     from export.bench.profile import profiles
@@ -235,7 +234,7 @@ def _report(
         peaks=peaks,
         library=options.library,
         settings=settings,
-        command=shlex.join(["crisp", *sys.argv[1:]]),
+        command=inputs.typed(),
         started=started,
         environment=measured_on,
         profiles=shares,
@@ -272,22 +271,29 @@ def _measured(
 def _deliver(
     console: Console, result: Any, output: Path | None, picture: Path | None, *, to_stdout: bool
 ) -> None:
-    """Writes what was asked for, and prints the tables: a terminal may be gone."""
+    """Writes what was asked for, as a terminal may be gone, and prints the tables, as a disk may be
+    full."""
     import json
 
     from export.bench import report, tables
     from training.files import write_atomically
 
     text = json.dumps(report.document(result), indent=2, ensure_ascii=False) + "\n"
-    if output is not None:
-        write_atomically(output, text)
-    if picture is not None:
-        from export.bench import picture as drawing
+    saved: list[Path] = []
+    try:
+        if output is not None:
+            write_atomically(output, text)
+            saved.append(output)
+    finally:
+        try:
+            if picture is not None:
+                from export.bench import picture as drawing
 
-        drawing.save(result, picture)
-    tables.show(console, result)
-    for file in (output, picture):
-        if file is not None:
-            console.print(f"Saved {file}")
-    if to_stdout:
-        print(text, end="")
+                drawing.save(result, picture)
+                saved.append(picture)
+        finally:
+            tables.show(console, result)
+            for file in saved:
+                console.print(f"Saved {file}")
+            if to_stdout:
+                print(text, end="")

@@ -73,11 +73,13 @@ def measured(
 def deliver(rounds: Mapping[str, Rounds], output: Path | None, *, to_stdout: bool) -> None:
     """Writes the JSON where it was asked for, and prints the table."""
     text = document(rounds, environment())
-    if output is not None:
-        write_atomically(output, text)
-    Console(stderr=to_stdout, markup=False, emoji=False).print(table(rounds))
-    if to_stdout:
-        print(text, end="")
+    try:
+        if output is not None:
+            write_atomically(output, text)
+    finally:  # a disk may be full
+        Console(stderr=to_stdout, markup=False, emoji=False).print(table(rounds))
+        if to_stdout:
+            print(text, end="")
 
 
 def contenders(

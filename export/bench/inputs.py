@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import typer
 from export.errors import ExportError, ModelFolderError
 from export.manifest import TOKENIZER_FILE, ModelFolder
 from training.data import LabelledTexts, read_examples
+from training.files import output_file
 
 BUNDLED_MODELS = Path(__file__).resolve().parents[2] / "service" / "models"
 BUNDLED = ("dense", "sparse")
@@ -58,10 +63,22 @@ def plot_file(path: Path | None) -> Path | None:
         return None
     from export.bench.picture import FORMATS
 
-    if path.suffix.lower() not in FORMATS or path.is_dir() or not path.parent.is_dir():
+    if path.suffix.lower() not in FORMATS:
         raise typer.BadParameter(
-            f"{path} cannot be drawn into: give a {' or '.join(FORMATS)} file in a folder that "
-            "exists",
+            f"{path} cannot be drawn into: give a {' or '.join(FORMATS)} file",
             param_hint="--plot",
         )
-    return path
+    return output_file(str(path), "--plot")
+
+
+def typed() -> str:
+    """The command as it was typed, but for folders that are nobody's business in a report: absolute
+    paths are shown from the working folder on, or by their last component."""
+    here = Path.cwd()
+
+    def shown(found: re.Match[str]) -> str:
+        path = Path(os.path.normpath(found[2]))
+        return found[1] + str(path.relative_to(here) if here in path.parents else path.name)
+
+    words = (re.sub(r"(^|=|:(?!//))(/.*)", shown, word, flags=re.DOTALL) for word in sys.argv[1:])
+    return shlex.join(["crisp", *words])

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from export.bench.report import Report
+from training.files import whole_or_not_at_all
 
 FORMATS = (".png", ".svg")
 # Okabe and Ito's colours, which the colour-blind tell apart, and a shape for each as well: smaller
@@ -52,9 +53,8 @@ def save(report: Report, path: Path) -> None:
         fontsize="medium",
     )
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    temporary = path.with_name(path.name + ".part")
-    figure.savefig(temporary, format=path.suffix[1:].lower())
-    temporary.replace(path)
+    with whole_or_not_at_all(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower())
 
 
 def _points(axes: Axes, report: Report) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from export.bench.measure import WARM_UP_ROUNDS, Rounds
+from export.bench.measure import FEWEST_ROUNDS, WARM_UP_ROUNDS, Rounds
 from export.bench.profile import OperatorShare
 from export.bench.roofline import Architecture, Peaks
 from export.bench.workloads import KNOWN
@@ -143,6 +143,12 @@ def document(report: Report) -> dict[str, Any]:
     }
 
 
+def _of_rounds(found: Estimate, rounds: int) -> dict[str, float | None]:
+    """Of fewer rounds than make an interval it has none."""
+    none: dict[str, float | None] = {"low": None, "high": None}
+    return found.to_dict() | (none if rounds < FEWEST_ROUNDS else {})
+
+
 def _workload(report: Report, name: str) -> dict[str, Any]:
     rounds = report.rounds[name]
     return {
@@ -153,13 +159,17 @@ def _workload(report: Report, name: str) -> dict[str, Any]:
         "figures": {
             contender: {
                 **asdict(found),
+                "speedup": _of_rounds(found.speedup, found.n),
                 "of_fp32_peak": found.multiply_adds_per_second / report.peaks.highest_fp32,
                 "of_int8_peak": found.multiply_adds_per_second / report.peaks.highest_int8,
             }
             for contender, found in report.figures()[name].items()
         },
         "over_peers": {
-            peer: {contender: ratio.to_dict() for contender, ratio in ratios.items()}
+            peer: {
+                contender: _of_rounds(ratio, len(rounds.lengths))
+                for contender, ratio in ratios.items()
+            }
             for peer, ratios in report.over_peers(name).items()
         },
         "profiles": {

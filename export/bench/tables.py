@@ -49,7 +49,7 @@ def times(report: Report) -> Table:
                 name,
                 f"{figure.median_ms:.2f}",
                 f"{figure.texts_per_second:,.1f}",
-                "" if name == report.reference else _ratio(figure.speedup),
+                "" if name == report.reference else _ratio(figure.speedup, figure.n),
                 f"{figure.n}" if name == report.reference else "",
             )
         grid.add_section()
@@ -75,7 +75,7 @@ def efficiency(report: Report) -> Table:
                 name,
                 f"{rate / report.peaks.highest_fp32:.2f}",
                 f"{rate / report.peaks.highest_int8:.2f}",
-                *("" if ratio is None else _ratio(ratio) for ratio in over),
+                *("" if ratio is None else _ratio(ratio, figure.n) for ratio in over),
             )
         grid.add_section()
     return grid
@@ -131,7 +131,10 @@ def _grid(title: str) -> Table:
     )
 
 
-def _ratio(found: Estimate) -> str:
+def _ratio(found: Estimate, rounds: int) -> str:
+    """Of a few rounds a bootstrap interval is as narrow as they happen to be: it is left out."""
+    if rounds < FEWEST_ROUNDS:
+        return f"{found.value:.2f} (–)"
     return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
@@ -181,5 +184,5 @@ def _warnings(report: Report) -> list[str]:
             f"The machine was busy (load {load:.1f} on {cores} cores); measure when it is idle."
         )
     if any(len(r.lengths) < FEWEST_ROUNDS for r in report.rounds.values()):
-        warnings.append(f"Fewer than {FEWEST_ROUNDS} rounds: the intervals mean little.")
+        warnings.append(f"Fewer than {FEWEST_ROUNDS} rounds: no intervals.")
     return warnings

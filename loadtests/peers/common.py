@@ -21,9 +21,15 @@ THREADS = int(os.environ.get("PEER_THREADS", CORES))
 
 _facts = json.loads((MODELS / "models.json").read_text(encoding="utf-8"))
 LABELS: list[str] = _facts["labels"]
+MAX_TOKENS: int = _facts["max_tokens"]
 _tokenizer = Tokenizer.from_file(str(MODELS / "transformers" / "tokenizer.json"))
-_tokenizer.enable_truncation(_facts["max_tokens"])
+_tokenizer.enable_truncation(MAX_TOKENS)
 _tokenizer.enable_padding()  # to the longest of the batch
+
+
+def pad_to_multiples_of(tokens: int) -> None:
+    """From now on; for runtimes that prepare themselves for each shape that they meet."""
+    _tokenizer.enable_padding(pad_to_multiple_of=tokens)
 
 
 def padded(texts: Sequence[str]) -> dict[str, NDArray[np.int64]]:

@@ -11,6 +11,7 @@ docs/loadtests.md says how each is tuned, and on whose advice.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from loadtests.usage import processors
 FOLDER = Path(__file__).resolve().parent
 INSTALLED = FOLDER.parents[1] / ".venv" / "peers"  # an environment for each peer, and `models`
 MODELS = INSTALLED / "models"
+
+# What of this process's environment the peers heed, to be tuned by hand.
+_LAYOUT = ("PEER_THREADS", "PEER_HINT", "PEER_BATCH", "PEER_WORKERS")
 
 Command = Callable[[Path, int], list[str]]  # of the environment's bin folder and a port
 
@@ -101,27 +105,31 @@ PEERS: dict[str, Peer] = {
 }
 
 
-@contextmanager
-def started_peer(name: str, *, timeout: float = 180.0) -> Iterator[Contender]:
-    """Starts a peer on a free port and stops it at the end.
-
-    Raises LoadTestError where it is not installed, its model is missing, or it does not start.
-    """
-    peer = PEERS[name]
-    environment = INSTALLED / environment_of(name)
-    bin_folder = environment / "bin"
-    if not (bin_folder / "python").exists():
+def check_peer(name: str) -> None:
+    """Raises LoadTestError where a peer is not installed or its model is missing."""
+    if not (INSTALLED / environment_of(name) / "bin" / "python").exists():
         raise LoadTestError(
             f"the peer {name} is not installed: run loadtests/peers/setup.sh, which says so where "
             "it cannot be; or leave it out of --peers"
         )
-    for needed in peer.needs:
+    for needed in PEERS[name].needs:
         if not (MODELS / needed).exists():
             raise LoadTestError(
                 f"{MODELS / needed} is missing: run loadtests/peers/setup.sh models"
             )
+
+
+@contextmanager
+def started_peer(name: str, *, timeout: float = 300.0) -> Iterator[Contender]:
+    """Starts a peer on a free port and stops it at the end.
+
+    Raises LoadTestError as `check_peer`, and where it does not start.
+    """
+    check_peer(name)
+    peer = PEERS[name]
     port = free_port()
-    threads = str(processors())  # as Crisp, which counts those that it may run on
+    # As Crisp, which counts the cores that it may run on, unless somebody tries another layout.
+    threads = os.environ.get("PEER_THREADS", str(processors()))
     variables = {
         "PEER_MODELS": str(MODELS),
         "PEER_THREADS": threads,
@@ -130,12 +138,14 @@ def started_peer(name: str, *, timeout: float = 180.0) -> Iterator[Contender]:
         "ORT_DISABLE_TELEMETRY": "1",
         **dict(peer.environment),
     }
-    command = peer.command(bin_folder, port)
-    shown = " ".join(word.replace(f"{FOLDER.parents[1]}/", "") for word in command)
+    command = peer.command(INSTALLED / environment_of(name) / "bin", port)
+    layout = [f"{key}={os.environ[key]}" for key in _LAYOUT if key in os.environ]
+    shown = " ".join(word.replace(f"{FOLDER.parents[1]}/", "") for word in (*layout, *command))
     with started(
         command,
         port,
         peer.adapter,
+        name=f"the peer {name}",
         shown=shown,
         environment=variables,
         folder=peer.folder,

@@ -9,7 +9,8 @@ _NAMES = {"p50": "half of the requests (p50)", "p95": "95 % (p95)", "p99": "99 %
 
 
 def latency(story: Story, percentile: str) -> str:
-    """Latency over load, a line for each contender; windows of the searches as faint marks."""
+    """Latency over load, a line for each contender; windows of the searches as faint marks, those
+    with failures as hollow ones."""
     shown = [row for row in story.rows if row.points]
     rates = [p.rate for row in shown for p in row.points]
     times = [p.latency[percentile] for row in shown for p in row.points]
@@ -25,7 +26,10 @@ def latency(story: Story, percentile: str) -> str:
         for point in row.points:
             time = point.latency[percentile]
             title = f"{row.name}: {time:.1f} ms at {point.rate:,.1f} requests/s"
-            chart.mark(point.rate, time, row.number, title, faint=not point.on_curve)
+            if point.errors:
+                title += f", {100 * point.errors:.2g} % failed"
+            failed, faint = point.errors > 0, not point.on_curve
+            chart.mark(point.rate, time, row.number, title, faint=faint, hollow=failed)
         curve = [(p.rate, p.latency[percentile]) for p in row.points if p.on_curve]
         chart.line(curve, row.number, row.name)
     return chart.svg(f"Latency over load: {_NAMES[percentile]}")

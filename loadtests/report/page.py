@@ -18,6 +18,7 @@ from loadtests.report.story import PARTS, REST, SHOWN_PERCENTILES, Accuracy, Row
 
 _TEMPLATE = "page.html.jinja"
 _DATA_SETS = 2  # whose accuracy stands beside the capacity; charts have all of them
+_HEADED = {"machine": "on this machine", "generator's machine": "asked from this machine"}
 _PERCENTILE_TITLES = {
     "p50": "Half take no longer than (p50)",
     "p95": "95 % take no longer than (p95)",
@@ -87,9 +88,9 @@ def headline(story: Story) -> Markup:
         )
     name, other, ratio = story.ratios[0]
     about = f" (between {ratio.low:.2f} and {ratio.high:.2f})" if ratio.low and ratio.high else ""
-    return Markup(
-        "{} carries <strong>{:.2f} times</strong>{} the requests of {} on this machine"
-    ).format(name.capitalize(), ratio.value, about, other)
+    return Markup("{} carries <strong>{:.2f} times</strong>{} the requests of {}, {}").format(
+        name.capitalize(), ratio.value, about, other, _HEADED[_where(story.content)]
+    )
 
 
 def _cards(story: Story) -> list[dict[str, str]]:
@@ -205,8 +206,8 @@ def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {v}" for name, v in environment["versions"].items())
     found = [
         ("started, finished", f"{content['started']}, {content['finished']}"),
-        ("machine", f"{_machine(content)}; {environment['platform']}"),
-        ("load average", f"{environment['load_average'] or 0:.2f} at the end"),
+        (_where(content), f"{_machine(content)}; {environment['platform']}"),
+        ("load average", _load(environment)),
         ("versions", f"Python {environment['python']}, {versions}"),
         ("objective", f"99 % under {plan['slo_ms']:g} ms, errors under 0.1 %"),
         (
@@ -227,6 +228,19 @@ def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _day(content: Mapping[str, Any]) -> str:
     return datetime.fromisoformat(content["started"]).strftime("%Y-%m-%d")
+
+
+def _where(content: Mapping[str, Any]) -> str:
+    """What is known of the machine: of a service that ran already, only who asked it."""
+    own = [each["server"] for each in content["contenders"].values() if each["own"]]
+    return "machine" if all(each["started_with"] for each in own) else "generator's machine"
+
+
+def _load(environment: Mapping[str, Any]) -> str:
+    """In results from before it was asked at the start, it holds the test's own load."""
+    if "load_average_before" in environment:
+        return f"{environment['load_average_before'] or 0:.2f} before the test"
+    return f"{environment.get('load_average') or 0:.2f} at the end"
 
 
 def _machine(content: Mapping[str, Any]) -> str:

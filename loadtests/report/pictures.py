@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from loadtests.files import whole_or_not_at_all
+from loadtests.report import svg
 from loadtests.report.charts import data_sets, widest
 from loadtests.report.story import PARTS, REST, SHOWN_PERCENTILES, Story, pareto
 
@@ -40,10 +41,23 @@ def _latency(story: Story) -> Figure:
             curve = [(p.rate, p.latency[percentile]) for p in row.points if p.on_curve]
             if curve:
                 axes.plot(*zip(*curve, strict=True), label=row.name, **_style(row.number))
+            for point in (p for p in row.points if p.on_curve and p.errors):
+                at = (point.rate, point.latency[percentile])
+                axes.plot(*at, **_style(row.number), markerfacecolor="white")
+                axes.annotate(
+                    f"{100 * point.errors:.2g} % failed",
+                    at,
+                    xytext=(5, 5),
+                    textcoords="offset points",
+                    fontsize="x-small",
+                    color=_colour(row.number),
+                )
         if percentile == "p99":
             axes.axhline(story.slo_ms, color="grey", linestyle="--", linewidth=1)
         if axes.get_lines():
             axes.set_yscale("log")
+            low, high = axes.get_ylim()
+            axes.set_yticks(svg.Scale(low, high, logarithmic=True).ticks())
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set(title=percentile, xlabel="requests/s", ylabel="latency, ms")
@@ -88,9 +102,11 @@ def _trade(story: Story, data: str) -> Figure:
         for accuracy in (a for a in row.accuracies if a.data == data):
             assert row.capacity is not None
             point = (row.capacity.value, 100 * accuracy.value)
+            low, high = row.capacity.low or point[0], row.capacity.high or point[0]
+            across = [[point[0] - low], [min(high, widest(story)) - point[0]]]
             below, above = point[1] - 100 * accuracy.low, 100 * accuracy.high - point[1]
             colour = _colour(row.number)
-            axes.errorbar(*point, yerr=[[below], [above]], color=colour, alpha=0.6)
+            axes.errorbar(*point, xerr=across, yerr=[[below], [above]], color=colour, alpha=0.6)
             axes.scatter(*point, s=3 * (row.megabytes or 20), color=colour, alpha=0.85)
             beside = (7, -15) if row.name in labelled_below else (7, 7)
             axes.annotate(row.name, point, xytext=beside, textcoords="offset points")
@@ -103,6 +119,7 @@ def _trade(story: Story, data: str) -> Figure:
         title=f"{data}; area: size of the model",
     )
     axes.margins(x=0.25)
+    axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     return figure
 

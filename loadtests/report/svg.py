@@ -48,7 +48,7 @@ class Scale:
             powers = range(floor(log10(self.low)), ceil(log10(self.high)) + 1)
             steps = (1, 2, 5) if len(powers) <= 4 else (1,)
             found = [step * 10.0**power for power in powers for step in steps]
-        else:
+        if not self.logarithmic or sum(self.low <= tick <= self.high for tick in found) < 2:
             step = _round_step((self.high - self.low) / 5)
             first = ceil(self.low / step - 1e-9)
             found = [n * step for n in range(first, floor(self.high / step + 1e-9) + 1)]
@@ -87,13 +87,22 @@ class Chart:
             )
 
     def mark(
-        self, x: float, y: float, series: int, title: str, *, faint: bool = False, size: float = 1
+        self,
+        x: float,
+        y: float,
+        series: int,
+        title: str,
+        *,
+        faint: bool = False,
+        hollow: bool = False,
+        size: float = 1,
     ) -> None:
         across, down = self._at((x, y))
         kind = "faint " if faint else ""
         shape = _SHAPES[series % len(_SHAPES)]
+        style = f' style="fill:none;stroke:var(--s{series % SERIES})"' if hollow else ""
         self._marks.append(
-            f'<path class="{kind}mark s{series % SERIES}" d="{shape}" '
+            f'<path class="{kind}mark s{series % SERIES}" d="{shape}"{style} '
             f'transform="translate({across:.1f},{down:.1f}) scale({size:.2f})">{_t(title)}</path>'
         )
 

@@ -156,12 +156,14 @@ def pairs_of_examples() -> list[str]:
 
 @contextlib.contextmanager
 def served(models: Path, workers: int = 1) -> Iterator[int]:
-    """The port of a `crisp serve` of `models` that is ready; it is ended with the context."""
+    """The port of a `crisp serve` of `models` that is ready; it is ended with the context, and where
+    SIGTERM ends this process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     options = ["--models", str(models.absolute()), "--port", str(port), "--no-access-log"]
     options += ["--workers", str(workers)]
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     process = subprocess.Popen(
         [sys.executable, "-m", "crisp", "serve", *options],
         cwd=ROOT,
@@ -178,6 +180,7 @@ def served(models: Path, workers: int = 1) -> Iterator[int]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:

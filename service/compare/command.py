@@ -62,8 +62,6 @@ def compare(
         crisp compare --data reviews.tsv --models models --json comparison.json
     """
     import json
-    import shlex
-    import sys
     from datetime import UTC, datetime
 
     from rich.console import Console
@@ -104,14 +102,16 @@ def compare(
             "threads": threads,
             "batch": measure.BATCH,
         },
-        command=shlex.join(["crisp", *sys.argv[1:]]),
+        command=report.typed(),
         started=started,
         environment=measured_on,
     )
     text = json.dumps(report.document(found), ensure_ascii=False) + "\n"
-    if output is not None:  # first: a terminal may be gone
-        write_atomically(output, text)
-    report.show(console, found)
+    try:  # first: a terminal may be gone
+        if output is not None:
+            write_atomically(output, text)
+    finally:  # all the same: a disk may be full
+        report.show(console, found)
     if output is not None:
         console.print(f"Saved {output}")
     elif json_file == "-":

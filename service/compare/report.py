@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +44,19 @@ class Report:
     command: str
     started: str
     environment: Mapping[str, Any]
+
+
+def typed() -> str:
+    """The command as it was typed, but for folders that are nobody's business in a report: absolute
+    paths are shown from the working folder on, or by their last component."""
+    here = Path.cwd()
+
+    def shown(found: re.Match[str]) -> str:
+        path = Path(os.path.normpath(found[2]))
+        return found[1] + str(path.relative_to(here) if here in path.parents else path.name)
+
+    words = (re.sub(r"(^|=|:(?!//))(/.*)", shown, word, flags=re.DOTALL) for word in sys.argv[1:])
+    return shlex.join(["crisp", *words])
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -110,7 +127,7 @@ def table(report: Report) -> Table:
     latency = [c.latency_speedup for c in comparisons]
     throughput = [c.throughput_speedup for c in comparisons]
     row("p50, ms, one text", _latency(found, "p50"), [f"{s.value:.2f}×" for s in latency])
-    row(_INTERVAL, [""] * len(found), [_span(s, 1, ".2f") for s in latency])
+    row(_INTERVAL, [""] * len(found), [_spread(s, n) for s in latency])
     row("p95, ms", _latency(found, "p95"))
     row("p99, ms", _latency(found, "p99"))
     row(
@@ -118,7 +135,8 @@ def table(report: Report) -> Table:
         [f"{f.texts_per_second:,.1f}" for f in found],
         [f"{s.value:.2f}×" for s in throughput],
     )
-    row(_INTERVAL, [""] * len(found), [_span(s, 1, ".2f") for s in throughput])
+    batches = len(report.runs[baseline].batch_seconds)
+    row(_INTERVAL, [""] * len(found), [_spread(s, batches) for s in throughput])
     row("tokens/s", [f"{f.tokens_per_second:,.0f}" for f in found])
     return grid
 
@@ -132,11 +150,18 @@ def show(console: Console, report: Report) -> None:
         f"batch: texts whose label is another in a batch of {BATCH} than alone.",
         style="dim",
     )
+    load, cores = report.environment["load_average"], report.environment["cores"]
+    if load is not None and load > cores / 2:
+        console.print(
+            f"The machine was busy (load {load:.1f} on {cores} cores); measure when it is idle.",
+            style="yellow",
+        )
     if report.library.path is None:
         console.print(f"Without the compiled operators: {report.library.reason}", style="yellow")
 
 
 _INTERVAL = "  95 % interval"
+FEWEST = 5  # texts or batches of which there is an interval
 
 
 def _file_name(path: Path | None) -> str | None:
@@ -150,6 +175,11 @@ def _pattern(attention: Mapping[str, Any]) -> str:
 
 def _span(found: Estimate, scale: float, form: str) -> str:
     return f"{scale * found.low:{form}} to {scale * found.high:{form}}"
+
+
+def _spread(speedup: Estimate, n: int) -> str:
+    """Of a few timings a bootstrap interval is as narrow as they happen to be: it is left out."""
+    return "–" if n < FEWEST else _span(speedup, 1, ".2f")
 
 
 def _latency(figures: list[Figures], quantile: str) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -145,6 +147,32 @@ def test_json_alone_goes_to_standard_output_and_tells_of_the_fallback(
     assert "Without the compiled operators" in result.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_full_disk_costs_neither_the_tables_nor_the_other_file(
+    folders: Path, tmp_path: Path
+) -> None:
+    drawn = tmp_path / "bench.png"
+    result = invoke(
+        *("--model", str(folders / "sparse"), "--workloads", "sst-b1", "--rounds", "1"),
+        *("--threads", "1", "--peers", "none", "--json", "/dev/full", "--plot", str(drawn)),
+    )
+    assert isinstance(result.exception, OSError)
+    assert "stock fp32" in result.output
+    assert drawn.is_file()
+    assert f"Saved {drawn}" in result.output.replace("\n", "")
+    assert "Saved /dev/full" not in result.output
+
+
+def test_the_command_in_a_report_tells_of_no_folder_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here, elsewhere = str(tmp_path / "out" / "a.json"), str(tmp_path.parent / "models" / "dense")
+    words = ["crisp", "bench", "--json", here, f"--model={elsewhere}", "--plot", "b/c.png"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert inputs.typed() == "crisp bench --json out/a.json --model=dense --plot b/c.png"
+
+
 def test_fp16_models_run_on_their_fallback_and_it_is_told(tmp_path: Path) -> None:
     path = write_folder(tmp_path / "half", classifier(), AttentionPattern("dense"), "fp16").path
     file = tmp_path / "bench.json"
@@ -186,9 +214,16 @@ def test_missing_bundled_models_are_told_with_the_way_out(
         (("--json", "missing/bench.json"), "folder that exists"),
         (("--plot", "missing/bench.png"), "folder that exists"),
         (("--plot", "bench.gif"), "a .png or .svg file"),
+        (("--plot", "closed/bench.png"), "nothing may be written in"),
     ],
 )
-def test_bad_options_are_refused(arguments: tuple[str, ...], complaint: str) -> None:
+def test_bad_options_are_refused(
+    arguments: tuple[str, ...], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    monkeypatch.chdir(tmp_path)
+    # As for somebody who may not write; root, who may run this, is asked by nobody.
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != "closed")
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert complaint in " ".join(result.output.replace("│", " ").split())

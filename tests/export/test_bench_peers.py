@@ -31,6 +31,7 @@ from export.manifest import ModelFolder
 from export.op_library import make_session
 from export.packing import pack
 from training.data import Example, LabelledTexts, read_examples
+from training.machine import environment
 from training.pattern import AttentionPattern
 from training.statistics import wilson_interval
 
@@ -119,6 +120,9 @@ def test_openvino_computes_the_same_in_fp32_and_nearly_so_in_int8(
     assert int8_facts["largest_difference_from_torch"] == pytest.approx(difference, rel=1e-3)
     assert int8_facts["calibration"] == "random tokens"
     assert fp32_facts["openvino"] == int8_facts["openvino"]
+    bfloat16 = {"avx512_bf16", "amx_bf16"} & {*environment()["instruction_sets"]}
+    assert "float32" in fp32_facts["inference_precision"]
+    assert ("bfloat16" if bfloat16 else "float32") in int8_facts["inference_precision"]
     assert {facts["precision"] for facts in (fp32_facts, int8_facts)} == {"fp32", "int8"}
 
 

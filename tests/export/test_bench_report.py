@@ -230,6 +230,23 @@ def test_a_busy_machine_missing_peers_and_a_missing_operator_library_are_told() 
     assert document(missing)["operators"]["compiled"] is False
 
 
+def test_a_few_rounds_make_no_interval() -> None:
+    """One of them would have the narrowest there is."""
+    times = {"stock fp32": [9.0] * 4, "rival int8": [6.0] * 4, "engine": [3.0] * 4}
+    few = synthetic(rounds={"sst-b1": Rounds([[5]] * 4, times)}, profiles={})
+    text = shown(few)
+    assert "3.00 (–)" in text
+    assert "2.00 (–)" in text
+    assert "3.00 to 3.00" not in text
+    workload = document(few)["workloads"]["sst-b1"]
+    for ratio in (
+        workload["figures"]["engine"]["speedup"],
+        workload["over_peers"]["rival int8"]["engine"],
+    ):
+        assert ratio["value"] in (3, 2)
+        assert (ratio["low"], ratio["high"]) == (None, None)
+
+
 def test_repeated_position_tables_are_told() -> None:
     longer = {"kind": "stock", "positions": 4096, "positions_repeated_from": 512}
     text = shown(synthetic(contenders={**synthetic().contenders, "stock fp32": longer}))

@@ -77,3 +77,13 @@ def test_no_answer_and_no_json_are_faults() -> None:
     found = judge(200, b"<html>", variant="sparse", texts=1).fault
     assert found == "HTTP 200, and the body is not JSON"
     assert judge(502, None, variant="sparse", texts=1).fault is not None
+
+
+def test_refusals_that_name_different_times_are_one_fault() -> None:
+    def refused(seconds: str) -> str | None:
+        message = f"rate of 1,000 exceeded; try again in {seconds} s"
+        body = json.dumps({"error": {"code": "rate_limited", "message": message}})
+        return judge(429, body, variant="dense", texts=1).fault
+
+    assert refused("0.37") == refused("12") is not None
+    assert refused("1") == "HTTP 429: rate_limited: rate of N exceeded; try again in N s"

@@ -17,7 +17,7 @@ from loadtests import results
 from loadtests.campaign import Campaign, Contender, passes
 from loadtests.capacity import Interval
 from loadtests.errors import LoadTestError
-from loadtests.measurement import Measurement
+from loadtests.measurement import Histogram, Measurement
 from loadtests.plan import FEWEST_ROUNDS, Plan
 from loadtests.sender import Load
 from loadtests.target import running_service
@@ -161,6 +161,71 @@ def test_a_server_that_answers_nothing_right_ends_the_test() -> None:
         with pytest.raises(LoadTestError, match="all 1,000 requests to sparse failed; 1,000 of"):
             campaign.run(nothing)
     assert len(campaign.windows) == 1
+
+
+class WarmingUp(Simulated):
+    """Carries `growth` times as much in each window of its warm-up as in the one before."""
+
+    def __init__(self, limits: dict[str, float], growth: float, windows: int) -> None:
+        super().__init__(limits)
+        self.growth, self.cold = growth, windows
+
+    def run(self, load: Load, **options: Any) -> Measurement:
+        found = super().run(load, **options)
+        if load.arrivals == "even" and self.cold > 0:
+            found.right = round(found.right / self.growth**self.cold)
+            self.cold -= 1
+        return found
+
+
+@pytest.mark.parametrize(
+    ("windows", "budget", "warm_ups", "noted"),
+    [
+        (0, 600, 2, False),
+        (1, 600, 3, False),
+        (4, 600, 6, False),
+        (9, 600, 6, True),
+        (9, 60, 4, True),
+    ],
+)
+def test_a_server_is_warmed_up_until_it_carries_no_more(
+    windows: int, budget: float, warm_ups: int, noted: bool
+) -> None:
+    plan = Plan(slo_ms=100, fractions=(), budget=budget)
+    with fake_service() as server:
+        warming = WarmingUp({"sparse": 100.0}, growth=1.2, windows=windows)
+        campaign = simulated_campaign(plan, warming, server.url)
+        campaign.run(nothing)
+    assert sum(window.phase == "warm-up" for window in campaign.windows) == warm_ups
+    assert ("sparse, warming up" in campaign.notes) is noted
+    if noted:
+        assert "was not steady yet" in campaign.notes["sparse, warming up"]
+
+
+@pytest.mark.parametrize(
+    ("due", "sent", "faults", "noted"),
+    [(500, 50, 0, True), (500, 500, 0, False), (500, 50, 9, False), (50, 50, 0, False)],
+)
+def test_requests_that_wait_for_a_connection_are_told_from_a_slow_server(
+    due: float, sent: float, faults: int, noted: bool
+) -> None:
+    class Waiting(Simulated):
+        def run(self, load: Load, **options: Any) -> Measurement:
+            found = super().run(load, **options)
+            if load.arrivals != "even" and load.rate > 30:
+                found.latency, found.service = Histogram(), Histogram()
+                found.latency.record(due)
+                found.service.record(sent)
+                if faults:
+                    found.faults["HTTP 500"] = faults
+            return found
+
+    with fake_service() as server:
+        campaign = simulated_campaign(PLAN, Waiting({"sparse": 100.0}), server.url)
+        campaign.run(nothing)
+    note = campaign.notes.get("sparse, connections", "")
+    assert ("one of the generator's 400 connections" in note) is noted
+    assert ("raise --connections" in note) is noted
 
 
 def test_a_server_that_dies_half_way_ends_the_test_and_its_windows_are_kept() -> None:

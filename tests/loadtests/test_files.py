@@ -72,6 +72,24 @@ def test_folders_that_take_results_are_let_through_and_not_made(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("--json={here}/out/a.json", "--json=out/a.json"),
+        ("{here}/../bob/models", "models"),
+        ("/srv/bob/models/", "models"),
+        ("replay:/var/log/access.log", "replay:access.log"),
+        ("the other=crisp+http://127.0.0.1:3000/v1#dense",) * 2,
+        ("results/a.json",) * 2,
+    ],
+)
+def test_a_report_shows_no_folder_of_the_machine(
+    word: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert files.shown(word.format(here=tmp_path)) == shown
+
+
 def test_places_that_take_no_results_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,8 @@ def test_a_load_test_prints_a_table_and_saves_everything(tmp_path: Path) -> None
         assert words in flat(done.stdout)
     content = results_in(tmp_path / "results")
     assert content == json.loads((tmp_path / "copy.json").read_text())
+    assert str(tmp_path.parent) not in json.dumps(content), "folders are nobody's business"
+    assert content["plan"]["texts"] == "texts.txt"
     assert (content["complete"], content["stopped_by"]) == (True, None)
     assert set(content["capacities"]) == {"sparse", "the other"}
     assert {w["phase"] for w in content["windows"]} == {"warm-up", "search", "curve"}
@@ -84,6 +86,21 @@ def test_a_service_without_right_answers_ends_the_test_with_its_message(
     assert "not now" in content["stopped_by"]
     (window,) = content["windows"]
     assert list(window["measurement"]["faults"]) == [f"HTTP {status}: {code}: not now"]
+
+
+def test_a_machine_that_was_busy_before_the_test_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = iter((64.0, 0.0))  # before the servers start; then it does not matter
+    monkeypatch.setattr(os, "getloadavg", lambda: (next(loads), 0.0, 0.0))
+
+    def broken(_: dict[str, Any]) -> tuple[int, Any]:
+        return 500, {"error": {"code": "broken"}}
+
+    with fake_service(broken) as server:
+        done = run("--url", server.url, *SHORT, "--out", tmp_path)
+    assert "The machine was busy (load 64.0 on" in flat(done.stdout)
+    assert results_in(tmp_path)["environment"]["load_average_before"] == 64.0
 
 
 def test_a_service_that_dies_half_way_leaves_partial_results(tmp_path: Path) -> None:
@@ -210,6 +227,23 @@ def test_bad_input_is_one_clear_line(
     done = run(*arguments)
     assert isinstance(done.exception, LoadTestError)
     assert complaint in str(done.exception)
+
+
+@pytest.mark.parametrize("option", ["--url", "--compare-url"])
+@pytest.mark.parametrize("secret", ["http://bob:geheim@{}", "http://{}/?key=geheim", "http://{}?"])
+def test_a_url_with_what_a_report_must_not_show_is_refused_and_not_repeated(
+    option: str, secret: str, tmp_path: Path
+) -> None:
+    with fake_service() as server:
+        url = secret.format(server.url.removeprefix("http://"))
+        others = {"--url": url, "--compare-url": f"other=crisp+{url}"}
+        options = ["--url", server.url, option, others[option], "--out", tmp_path / "out"]
+        done = run(*SHORT, *options)
+        assert server.requests == []
+    assert isinstance(done.exception, LoadTestError)
+    assert "without user, password, query and fragment" in str(done.exception)
+    assert "geheim" not in str(done.exception) + done.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_contenders_of_one_name_are_refused() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loadtests import results
+from loadtests import remarks, results
 from loadtests.changes import other_machine
 from training.machine import environment
 
@@ -28,6 +29,24 @@ def test_load_tests_note_the_machine_as_the_bench_does() -> None:
         environment()[key] for key in ("processor", "instruction_sets")
     ]
     assert json.loads(json.dumps(here)) == here
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "onnxruntime-gpu"])
+def test_the_version_of_onnx_runtime_is_noted_whichever_package_it_came_in(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name != package:
+            raise PackageNotFoundError
+        return "1.31.0"
+
+    monkeypatch.setattr(results, "version", version)
+    assert results.environment()["versions"] == {package: "1.31.0"}
+
+
+def test_a_busy_machine_is_told() -> None:
+    assert remarks.busy(1.0, cores=2) is remarks.busy(None, cores=2) is None
+    assert "The machine was busy (load 1.7 on 2 cores)" in str(remarks.busy(1.73, cores=2))
 
 
 X86 = "model name\t: A 9\nflags\t\t: fpu sse2 avx2 avx512_vnni fma fma4 amx_int8\nflags\t\t: avx\n"
@@ -75,6 +94,17 @@ def test_a_processor_of_the_same_name_with_other_instructions_is_another_machine
     less = result("AMD EPYC", ["avx", "avx2"])
     assert "(AMD EPYC, here AMD EPYC with fma)" in str(other_machine(old, less))
     assert "(AMD EPYC with fma, here AMD EPYC)" in str(other_machine(less, old))
+
+
+def test_a_processor_with_other_cores_is_another_machine() -> None:
+    for sets in (ZEN3, None):
+        old, new = result("AMD EPYC", sets), result("AMD EPYC", ZEN3)
+        for document, cores in ((old, 8), (new, 2)):
+            document["environment"]["cores"] = cores
+        warning = str(other_machine(new, old))
+        assert "another machine (AMD EPYC, cores: 8, here AMD EPYC, cores: 2)" in warning
+        del old["environment"]["cores"]  # unknown is not different
+        assert "another machine" not in str(other_machine(new, old))
 
 
 def test_a_result_from_before_instructions_were_noted_says_that_it_does_not_tell() -> None:

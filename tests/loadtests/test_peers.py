@@ -14,7 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+import crisp
 from loadtests.adapters import ADAPTERS
 from loadtests.campaign import Contender
 from loadtests.errors import LoadTestError
@@ -69,28 +71,67 @@ def test_a_peer_without_its_weights_says_how(
         pass
 
 
-def test_a_peer_has_as_many_threads_as_there_are_cores_for_it(
+def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, python: str = "") -> None:
+    """The peer litserve, as it looks from outside, with this script in its interpreter's place."""
+    for file in ("litserve/bin/python", "models/fp32.onnx"):
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).touch()
+    (folder / "litserve/bin/python").write_text(python)
+    (folder / "litserve/bin/python").chmod(0o755)
+    monkeypatch.setattr(launch, "INSTALLED", folder)
+    monkeypatch.setattr(launch, "MODELS", folder / "models")
+
+
+def test_a_peer_has_as_many_threads_as_there_are_cores_or_as_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of two, as with taskset."""
+    """One of two cores, as with taskset."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1}, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    for file in ("litserve/bin/python", "models/fp32.onnx"):
-        (tmp_path / file).parent.mkdir(parents=True)
-        (tmp_path / file).touch()
-    monkeypatch.setattr(launch, "INSTALLED", tmp_path)
-    monkeypatch.setattr(launch, "MODELS", tmp_path / "models")
-    given: dict[str, str] = {}
+    monkeypatch.delenv("PEER_THREADS", raising=False)
+    installed(tmp_path, monkeypatch)
+    given: dict[str, Any] = {}
 
     @contextmanager
-    def started(*_: Any, environment: dict[str, str], **__: Any) -> Iterator[None]:
-        given.update(environment)
+    def started(*_: Any, environment: dict[str, str], **options: Any) -> Iterator[None]:
+        given.update(environment, **options)
         yield
 
     monkeypatch.setattr(launch, "started", started)
     with started_peer("litserve"):
         pass
     assert (given["PEER_THREADS"], given["OMP_NUM_THREADS"]) == ("1", "1")
+    monkeypatch.setenv("PEER_THREADS", "3")
+    with started_peer("litserve"):
+        pass
+    assert (given["PEER_THREADS"], given["OMP_NUM_THREADS"]) == ("3", "3")
+    assert given["shown"].startswith("PEER_THREADS=3 ")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
+def test_a_peer_that_breaks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(tmp_path, monkeypatch, "#!/bin/sh\necho 'no such operator'\nexit 1\n")
+    match = r"(?s)the peer litserve ended with exit code 1; .*no such operator"
+    with pytest.raises(LoadTestError, match=match), started_peer("litserve"):
+        pass
+
+
+def test_a_missing_peer_and_a_short_budget_are_told_before_any_server_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "INSTALLED", tmp_path)
+
+    def started(_: Path | None) -> Any:
+        raise AssertionError("a server was started")
+
+    monkeypatch.setattr("loadtests.lineup.started_service", started)
+    for options, complaint in (
+        (["--peers", "litserve"], "the peer litserve is not installed"),
+        (["--budget", "10"], "a budget of 10 s is too short"),
+    ):
+        done = CliRunner().invoke(crisp.app, ["loadtest", "--out", str(tmp_path / "o"), *options])
+        assert isinstance(done.exception, LoadTestError)
+        assert complaint in str(done.exception)
 
 
 @pytest.fixture(scope="module")

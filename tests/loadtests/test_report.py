@@ -25,7 +25,7 @@ import crisp
 from loadtests import changes, report, results
 from loadtests.errors import LoadTestError
 from loadtests.plan import Plan
-from loadtests.report import svg
+from loadtests.report import charts, pictures, svg
 from loadtests.report.story import REST, pareto, tell
 
 FACTS = {
@@ -216,6 +216,66 @@ def test_ticks_are_few_round_and_within_the_scale(low: float, span: float, log: 
     assert all(0 <= scale.share(tick) <= 1 for tick in ticks)
 
 
+def test_a_short_logarithmic_scale_has_ticks_to_read_it_by() -> None:
+    assert svg.Scale(12.0, 80.0, logarithmic=True).ticks() == pytest.approx([20, 50])
+    for low, high in ((21.0, 49.0), (2.05, 3.4)):
+        assert len(svg.Scale(low, high, logarithmic=True).ticks()) >= 2
+
+
+def test_windows_with_failures_are_hollow_and_say_how_many(content: dict[str, Any]) -> None:
+    failing = copy.deepcopy(content)
+    window = next(w for w in failing["windows"] if w["phase"] == "curve")
+    window["measurement"]["faults"] = {"HTTP 500": window["measurement"]["right"]}
+    hollow, title = re.compile(r'style="fill:none;stroke:var\(--s0\)"'), "50 % failed"
+    for document, times in ((content, 0), (failing, 1)):
+        drawn = charts.latency(tell(document), "p99")
+        assert len(hollow.findall(drawn)) == times
+        assert (title in drawn) is (times > 0)
+    axes = pictures._latency(tell(failing)).axes
+    assert [text.get_text() for each in axes for text in each.texts] == [title] * 3
+    assert all(len(each.get_yticks()) >= 2 for each in axes)
+
+
+def test_the_picture_of_the_trade_begins_at_zero_and_shows_both_intervals(
+    content: dict[str, Any],
+) -> None:
+    (axes,) = pictures._trade(tell(content), "dev.tsv").axes
+    assert axes.get_xlim()[0] == 0
+    story = tell(content)
+    lines = [path for bars in axes.collections for path in getattr(bars, "get_segments", list)()]
+    level = [path for path in lines if path[0][1] == path[1][1]]
+    for row in story.with_capacity:
+        found = row.capacity
+        assert found is not None
+        if row.accuracies:
+            assert any(path[:, 0] == pytest.approx([found.low, found.high]) for path in level)
+
+
+def test_a_service_elsewhere_is_not_said_to_be_on_this_machine(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    elsewhere = copy.deepcopy(content)
+    text = Parsed(written(elsewhere, tmp_path)).text  # the fake service was not started here
+    assert "asked from this machine" in text
+    assert "generator's machine" in text
+    for contender in elsewhere["contenders"].values():
+        contender["server"]["started_with"] = "crisp serve"
+    text = Parsed(written(elsewhere, tmp_path)).text
+    assert " on this machine" in text
+    assert "generator's machine" not in text
+
+
+def test_the_load_is_that_of_before_the_test_or_said_to_be_another(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    content = copy.deepcopy(content)
+    content["environment"]["load_average_before"] = 0.25
+    assert "0.25 before the test" in Parsed(written(content, tmp_path)).text
+    del content["environment"]["load_average_before"]
+    content["environment"]["load_average"] = 1.75  # of an older result
+    assert "1.75 at the end" in Parsed(written(content, tmp_path)).text
+
+
 # What changed.
 
 
@@ -278,8 +338,71 @@ def test_speedups_of_the_engine_are_compared_by_their_intervals(
     (change,) = changes.changes(new, old)
     assert (change.what, change.verdict) == ("sparse, sst-b1", verdict)
     console = Console(record=True, width=100)
-    changes.show(console, [change], None)
+    changes.show(console, [change])
     assert verdict in console.export_text()
+
+
+def test_a_model_that_fails_where_it_did_not_is_a_drop(tmp_path: Path) -> None:
+    """As one whose kernel does not run any more: it has no figures, and the gate must not pass."""
+    old, new = bench(3.0, 0.1), bench(3.0, 0.1)
+    del new["workloads"]["sst-b1"]["figures"]["sparse"]
+    (change,) = changes.changes(new, old)
+    assert (change.verdict, change.dropped) == ("missing", True)
+    for path, content in ((tmp_path / "new", new), (tmp_path / "old", old)):
+        path.write_text(json.dumps(content))
+    command = typer.Typer()
+    command.command()(changes.main)
+    done = CliRunner().invoke(command, [str(tmp_path / "new"), str(tmp_path / "old")])
+    assert done.exit_code == 1
+    assert "missing" in done.output
+    for section in ("contenders", "workloads"):  # what was not run again is not missing
+        for name in ("sparse", "sst-b1"):
+            less = copy.deepcopy(new)
+            if less[section].pop(name, None):
+                with pytest.raises(LoadTestError, match="no ratio in common"):
+                    changes.changes(less, old)
+
+
+def test_a_contender_that_carries_nothing_any_more_is_a_drop(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    broken = copy.deepcopy(content)
+    del broken["ratios"]["sparse"], broken["capacities"]["sparse"]
+    found = {change.what: change.verdict for change in changes.changes(broken, content)}
+    assert found == {
+        "requests of sparse to dense": "missing",
+        "requests of sparse to peer <b>": "missing",
+        "requests of dense to peer <b>": "within noise",
+    }
+    assert "missing" in Parsed(written(broken, tmp_path, against=content)).text
+    del broken["contenders"]["sparse"]  # did not take part
+    assert [change.what for change in changes.changes(broken, content)] == [
+        "requests of dense to peer <b>"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("facts", "match"),
+    [
+        ({"settings": {"threads": 4}}, r"differ in threads \(2, now 4\), .*; give both"),
+        ({"operators": {"compiled": False}}, r"differ in compiled \(True, now False\), .*make ops"),
+    ],
+)
+def test_benchmarks_of_different_things_cannot_be_compared(
+    facts: dict[str, Any], match: str
+) -> None:
+    old = bench(3.0, 0.1) | {"settings": {"threads": 2}, "operators": {"compiled": True}}
+    with pytest.raises(LoadTestError, match=match):
+        changes.changes(old | facts, old)
+    assert len(changes.changes(old, bench(3.0, 0.1))) == 1  # unknown is not different
+
+
+def test_a_partial_result_is_compared_with_a_warning(content: dict[str, Any]) -> None:
+    partial = content | {"complete": False}
+    assert changes.warnings(content, content) == []
+    (warning,) = changes.warnings(partial, content)
+    assert warning == "the newer result is of a test that was stopped: it is partial"
+    assert "older" in changes.warnings(content, partial)[0]
 
 
 def test_results_without_a_common_ratio_cannot_be_compared(content: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ with stock ONNX Runtime and scipy's tests, not with our engine, operators and st
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -22,6 +23,7 @@ from typer.testing import CliRunner, Result
 import crisp
 from export import manifest
 from service.compare.measure import BATCH, Runs, blocks, measure, work
+from service.compare.report import typed
 from service.engine import Engine
 from service.errors import ModelsError
 from training.errors import DataError
@@ -168,6 +170,25 @@ def test_the_table_shows_both_variants_and_the_comparison(data: Path, models_dir
         assert words in done.stdout
 
 
+def test_a_few_batches_make_no_interval(data: Path, models_dir: Path) -> None:
+    for passes, none in ((1, True), (2, False)):  # of 3 batches each
+        done = run("--data", data, "--models", models_dir, "--passes", passes)
+        *_, of_latency, of_throughput = (
+            line for line in done.stdout.splitlines() if "95 % interval" in line
+        )
+        assert " to " in of_latency
+        assert ("–" in of_throughput) is none
+
+
+def test_a_busy_machine_is_told(
+    data: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for load, told in ((64.0, True), (0.0, False)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        done = run("--data", data, "--models", models_dir, "--passes", 1, "--limit", 4)
+        assert ("The machine was busy (load 64.0 on" in done.stdout) is told
+
+
 def test_a_limited_comparison_draws_the_same_texts_again(
     data: Path, models_dir: Path, tmp_path: Path
 ) -> None:
@@ -284,6 +305,23 @@ def test_results_are_saved_before_they_are_shown(
     done = run("--data", data, "--models", models_dir, "--passes", 1, "--json", file)
     assert done.exit_code != 0
     assert json.loads(file.read_text())["comparisons"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_full_disk_does_not_cost_the_table(data: Path, models_dir: Path) -> None:
+    done = run("--data", data, "--models", models_dir, "--passes", 1, "--json", "/dev/full")
+    assert isinstance(done.exception, OSError)
+    assert "McNemar" in done.stdout
+    assert "Saved" not in done.stdout
+
+
+def test_the_command_in_a_report_tells_of_no_folder_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["crisp", "compare", "--data", str(tmp_path / "a.tsv"), "--models=/srv/bob/models"]
+    monkeypatch.setattr("sys.argv", words)
+    assert typed() == "crisp compare --data a.tsv --models=models"
 
 
 def test_variants_with_different_labels_are_refused(
