@@ -156,8 +156,8 @@ def pairs_of_examples() -> list[str]:
 
 @contextlib.contextmanager
 def served(models: Path, workers: int = 1) -> Iterator[int]:
-    """The port of a `crisp serve` of `models` that is ready; it is ended with the context, and where
-    SIGTERM ends this process."""
+    """The port of a `crisp serve` of `models` that is ready; it is ended with the context, and
+    where SIGTERM ends this process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
