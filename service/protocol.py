@@ -43,7 +43,6 @@ def refused(_status: int) -> None:
     """Is told the status of every answer that is given here, which nobody else sees: replace it."""
 
 
-
 def install(settings: Settings) -> None:
     """Lets uvicorn in this process speak HTTP with the bounds of `settings`.
 

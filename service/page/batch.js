@@ -5,14 +5,15 @@ import { source, startInput } from "./batch_input.js";
 import { Outcome } from "./batch_outcome.js";
 import { run } from "./batch_run.js";
 import { progressOf, showEnd } from "./batch_view.js";
-import { byId, element, notify } from "./dom.js";
+import { byId, element, notify, tell } from "./dom.js";
 import { variantNames } from "./models.js";
 import { pause } from "./patience.js";
 
-let maxTexts = 64; // of one request, until the service has said
+let maxTexts = null; // of one request, as the service has said
 let running = null; // AbortController
 let outcome = null;
 let saving = false; // its CSV
+let isLost = false; // whether results would be, with this page
 
 export function startBatch() {
   byId("batch-form").addEventListener("submit", (event) => {
@@ -24,9 +25,12 @@ export function startBatch() {
   byId("download").addEventListener("click", download);
   startInput();
   document.addEventListener("crisp:models", showVariants);
+  addEventListener("beforeunload", (event) => {
+    if (running || isLost) event.preventDefault(); // the browser asks
+  });
 }
 
-async function showVariants() {
+function showVariants() {
   const names = variantNames();
   const options = names.map((name) => element("option", { value: name }, name));
   if (names.length > 1) options.push(element("option", { value: "" }, names.length === 2 ? "both" : "all"));
@@ -34,14 +38,21 @@ async function showVariants() {
   const chosen = select.options.length > 1 ? select.value : null;
   select.replaceChildren(...options);
   if (options.some(({ value }) => value === chosen)) select.value = chosen;
-  const described = await get("docs.json").catch(() => null);
-  maxTexts = described?.components?.schemas?.PredictRequest?.properties?.texts?.maxItems ?? maxTexts;
+}
+
+/** How many texts the service takes in a request, or how many it mostly does. */
+async function limit(signal) {
+  const described = maxTexts ? null : await get("docs.json", { signal }).catch(() => null);
+  maxTexts ??= described?.components?.schemas?.PredictRequest?.properties?.texts?.maxItems ?? null;
+  return maxTexts ?? 64;
 }
 
 function start() {
   const given = source();
-  notify(byId("batch-error"), given.rows.length ? null : "Paste some lines first, or choose a file.");
-  if (!given.rows.length) return;
+  if (!given.rows.length) {
+    tell(byId("batch-error"), given.none);
+    return;
+  }
   outcome = new Outcome(given, byId("batch-variant").value || null);
   goOn();
 }
@@ -50,6 +61,7 @@ function start() {
 async function goOn() {
   notify(byId("batch-error"), null);
   running = new AbortController();
+  const { signal } = running;
   setRunning(true);
   const progress = progressOf(outcome);
   const began = performance.now() - outcome.ms;
@@ -58,7 +70,7 @@ async function goOn() {
   };
   progress();
   try {
-    const options = { variant: outcome.variant, maxTexts, signal: running.signal, onWait: progress };
+    const options = { variant: outcome.variant, maxTexts: await limit(signal), signal, onWait: progress };
     // A request at a time: between two of them the page can draw, and hear of Stop.
     for await (const results of run(outcome.pending(), options)) {
       for (const { index, ...result } of results) outcome.put(index, result);
@@ -71,27 +83,34 @@ async function goOn() {
   spend();
   showEnd(outcome);
   setRunning(false);
+  running = null;
+  isLost = outcome.answered > 0;
 }
 
 function setRunning(isRunning) {
+  const focused = document.activeElement;
   byId("batch-run").disabled = isRunning;
   byId("batch-stop").hidden = !isRunning;
   byId("batch-progress").hidden = false;
   byId("batch-go-on").hidden = isRunning || outcome.done === outcome.total;
   byId("download").hidden = isRunning || !outcome.done;
+  // Where the button is gone that a person pressed, the next one has the focus.
+  const buttons = ["batch-stop", "batch-go-on", "download", "batch-run"].map(byId);
+  if (buttons.includes(focused)) buttons.find((button) => !button.hidden && !button.disabled).focus();
 }
 
 async function download() {
   if (saving) return;
   saving = true;
-  const { name } = outcome;
+  const saved = outcome;
   const pieces = [];
-  for (const piece of outcome.csv()) {
+  for (const piece of saved.csv()) {
     pieces.push(piece);
     await pause(0); // many rows take seconds
   }
   saving = false;
+  if (outcome === saved) isLost = false;
   const address = URL.createObjectURL(new Blob(pieces, { type: "text/csv" }));
-  element("a", { href: address, download: `${name.replace(/\.\w+$/, "")}-sentiment.csv` }).click();
+  element("a", { href: address, download: `${saved.name.replace(/\.\w+$/, "")}-sentiment.csv` }).click();
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }

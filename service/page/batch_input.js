@@ -1,12 +1,14 @@
 // What the second tab is given: lines, or a file and which of its columns holds the texts.
 
-import { guess, lines, parse, parseTabs } from "./csv.js";
-import { byId, counted, element, notify } from "./dom.js";
+import { guess } from "./columns.js";
+import { lines, uneven } from "./csv.js";
+import { byId, counted, element, notify, tell } from "./dom.js";
+import { read, Unreadable } from "./file_reading.js";
 
 const LARGE_PASTE = 20_000; // characters
-const LARGEST = 50 * 1024 * 1024; // bytes of a file
+const SIGNS = { ",": "commas", ";": "semicolons", "\t": "tabs" };
 
-let file = null; // { name, rows } of the file that was given
+let file = null; // its name, and what read() gave, of the file that was given
 let opening = null; // the file that was given last, while it is read
 
 export function startInput() {
@@ -20,15 +22,18 @@ export function startInput() {
   startDrop(byId("drop"));
 }
 
-/** What is to be classified: its name, the cells of every row, the heading, and where in a row the text is. */
+/** What is to be classified: its name, the cells of every row, the heading, where in a row the text is,
+ * how to write it again, and what to say where there is no row. */
 export function source() {
   if (file === null) {
-    return { name: "texts", heading: ["text"], rows: lines(byId("lines").value).map((line) => [line]), column: 0 };
+    const rows = lines(byId("lines").value).map((line) => [line]);
+    return { name: "texts", heading: ["text"], rows, column: 0, none: "Paste some lines first, or choose a file." };
   }
-  const { name, rows } = file;
-  const hasHeader = byId("has-header").checked;
-  const heading = titles().map((title, i) => title || (i ? `column ${i + 1}` : "text"));
-  return { name, heading, rows: hasHeader ? rows.slice(1) : rows, column: Number(byId("column").value) };
+  const { name, separator, bom } = file;
+  const column = Number(byId("column").value);
+  const heading = titles().map((title, i, all) =>
+    title || (i === column && !all.includes("text") ? "text" : `column ${i + 1}`));
+  return { name, heading, rows: body(), column, separator, bom, none: `${name} has no rows below its heading.` };
 }
 
 /** Chromium takes seconds for thousands of lines, unless they are put in by a script. */
@@ -61,32 +66,17 @@ async function open(given) {
   opening = given;
   const error = byId("batch-error");
   notify(error, null);
-  if (given.size > LARGEST) {
-    notify(error, `${given.name} has more than 50 MB.`, "Use `crisp predict --file` for files of any size.");
-    return;
-  }
-  const bytes = await given.arrayBuffer().catch(() => null);
-  if (opening !== given) return; // another one was given since
-  if (bytes === null) {
-    notify(error, `${given.name} cannot be read.`, "Was it moved or changed? Choose it again.");
-    return;
-  }
-  let text;
+  let table;
   try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    notify(error, `${given.name} is not UTF-8 text.`, "Save it as UTF-8 and try again.");
+    table = await read(given);
+  } catch (reason) {
+    if (!(reason instanceof Unreadable)) throw reason;
+    if (opening !== given) return; // another one was given since
+    const kept = file && `${file.name} is still chosen.`;
+    notify(error, `${given.name} ${reason.message}`, [reason.hint, kept].filter(Boolean).join(" "));
     return;
   }
-  const rows = rowsOf(text, given);
-  if (rows.length) show({ name: given.name, rows });
-  else notify(error, `${given.name} is empty.`);
-}
-
-function rowsOf(text, { name, type }) {
-  if (/\.tsv$/i.test(name)) return parseTabs(text);
-  if (/\.csv$/i.test(name) || type === "text/csv") return parse(text);
-  return lines(text).map((line) => [line]);
+  if (opening === given) show({ ...table, name: given.name });
 }
 
 function show(given) {
@@ -97,11 +87,26 @@ function show(given) {
     byId("lines").focus();
     return;
   }
-  const { column, hasHeader } = guess(given.rows);
+  const { column, hasHeader } = guess(given.rows, given.hasHeader);
+  const notes = oddities(given);
   byId("file-name").textContent = given.name;
+  notify(byId("file-notice"), notes);
   byId("has-header").checked = hasHeader;
+  byId("has-header").parentElement.hidden = given.hasHeader !== undefined;
   showColumns();
   byId("column").value = String(column);
+  const where = titles().length > 1 ? `; texts are in ${byId("column").selectedOptions[0].text}` : "";
+  tell(byId("batch-says"), `${given.name}: ${byId("file-size").textContent}${where}. ${notes}`.trim());
+}
+
+/** What may be wrong with a table, or "". */
+function oddities({ rows, separator }) {
+  const { longer, shorter } = uneven(rows);
+  const says = (number, what) => `${counted(number, "row")} ${number === 1 ? "has" : "have"} ${what} cells than the first`;
+  return [
+    longer ? `${says(longer, "more")}${separator ? `: quote texts that hold ${SIGNS[separator]}` : ""}.` : "",
+    shorter ? `${says(shorter, "fewer")}.` : "",
+  ].join(" ").trim();
 }
 
 function showColumns() {
@@ -109,8 +114,11 @@ function showColumns() {
   const options = titles().map((title, i) => element("option", { value: i }, title || `column ${i + 1}`));
   byId("column").replaceChildren(...options);
   if (chosen) byId("column").value = chosen;
-  byId("file-size").textContent = counted(file.rows.length - Number(byId("has-header").checked), "row");
+  byId("file-size").textContent = counted(body().length, "row");
 }
+
+/** The rows that are no heading. */
+const body = () => file.rows.slice(Number(byId("has-header").checked));
 
 /** What the file calls each of its columns, or "". */
 function titles() {

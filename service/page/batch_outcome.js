@@ -8,8 +8,9 @@ const PIECE = 20_000; // rows
 const FIELDS = ["label", "score", "tokens", "truncated"]; // of a prediction, in the CSV
 
 export class Outcome {
-  constructor({ name, heading, rows, column }, variant) {
-    Object.assign(this, { name, heading, rows, column, variant });
+  constructor({ name, heading, rows, column, separator, bom }, variant) {
+    Object.assign(this, { name, heading, rows, column, bom, variant });
+    this.separator = separator || ",";
     this.results = new Array(rows.length); // { predictions, agree } or { error }
     this.variants = []; // that answered, the default first
     this.labels = new Map(); // how often the first of them gave each
@@ -60,15 +61,28 @@ export class Outcome {
   /** The rows as they came, with what was found for each: pieces of a CSV. */
   *csv() {
     const several = this.variants.length > 1;
-    const titles = this.variants.flatMap((name) => FIELDS.map((field) => (several ? `${name}_${field}` : field)));
-    yield format([[...this.heading, ...titles, ...(several ? ["agree"] : []), "error"]]);
+    yield (this.bom ? "\uFEFF" : "") + format([[...this.heading, ...this.titles()]], this.separator);
     for (let start = 0; start < this.total; start += PIECE) {
       yield format(this.rows.slice(start, start + PIECE).map((row, place) => {
         const { predictions, agree, error } = this.results[start + place] ?? { error: "not sent" };
         const cells = this.heading.map((_, column) => row[column] ?? "");
         for (const name of this.variants) cells.push(...FIELDS.map((field) => predictions?.[name]?.[field] ?? ""));
         return [...cells, ...(several ? [agree ?? ""] : []), error ?? ""];
-      }));
+      }), this.separator);
     }
+  }
+
+  /** What the columns of the results are called: not as a column of the rows, which may be results too. */
+  titles() {
+    const several = this.variants.length > 1;
+    const isTaken = (title) => this.heading.includes(title);
+    const named = several || FIELDS.some(isTaken);
+    const titles = this.variants.flatMap((name) => FIELDS.map((field) => (named ? `${name}_${field}` : field)));
+    if (several) titles.push("agree");
+    return [...titles, "error"].map((title) => {
+      let free = title;
+      while (isTaken(free)) free = `crisp_${free}`;
+      return free;
+    });
   }
 }

@@ -1,6 +1,6 @@
 // How a batch is shown: its status and figures, the first rows as a table.
 
-import { byId, count, counted, element, part, percent, rate, showTiles, tone } from "./dom.js";
+import { byId, count, counted, element, notify, part, percent, rate, showTiles, tone } from "./dom.js";
 
 const SHOWN = 200; // rows of the table; the CSV has all
 const DRAW_MS = 150; // between two pictures of the progress
@@ -22,7 +22,7 @@ export function progressOf(outcome) {
     rows = outcome.done;
     // A screen reader hears of each step once, and of the first wait in it.
     const step = 2 * Math.floor(STEPS * outcome.done / outcome.total) + (waiting ? 1 : 0);
-    if (step > said) byId("batch-says").textContent = says;
+    if (step > said) notify(byId("batch-says"), says);
     said = Math.max(said, step);
     drawnAt = performance.now(); // not before: drawing takes time too
   };
@@ -34,7 +34,7 @@ export function showEnd(outcome) {
     ? `${counted(outcome.total, "text")} in ${(outcome.ms / 1000).toFixed(1)} s`
     : `Stopped after ${status(outcome)}.`;
   byId("batch-status").textContent = says;
-  byId("batch-says").textContent = says;
+  notify(byId("batch-says"), says);
   showFigures(outcome);
   showTable(outcome);
 }

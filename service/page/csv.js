@@ -1,49 +1,69 @@
-// CSV as RFC 4180 has it, and what people call CSV: other separators, a byte order mark, no heading.
+// CSV as RFC 4180 has it, and what people call CSV: other separators, one column, no heading.
 
-const NAMES = ["text", "texts", "sentence", "review", "content", "comment", "body", "message", "tweet"];
+const LINE_END = /\r\n|\n|\r/;
 
 /** The lines of a text that are not blank. */
 export function lines(text) {
-  return text.replace(/^\uFEFF/, "").split(/\r\n|\n|\r/).filter((line) => line.trim());
+  return text.replace(/^\uFEFF/, "").split(LINE_END).filter((line) => line.trim());
 }
 
 /** Rows of cells of a TSV, where a quotation mark is a character like any other. */
-export const parseTabs = (text) => lines(text).map((line) => line.split("\t"));
+export const parseTabs = (text) => text.split(LINE_END).filter(Boolean).map((line) => line.split("\t"));
 
-/** Rows of cells of a CSV, between separators as the first lines have them. */
-export function parse(source) {
-  const text = source.replace(/^\uFEFF/, "");
+/**
+ * { rows, separator } of a CSV: rows of cells, between separators as the first lines have them; where
+ * the very first has none, a row is a whole line and the separator "". Or { openAt }: the line of a
+ * quotation mark that nothing closes, and that would swallow rows.
+ */
+export function parse(text) {
   const separator = separatorOf(text);
   const cellEnd = new RegExp(`[${separator}\r\n]`, "g");
   const rows = [];
   let row = [];
   let at = 0;
   while (at < text.length) {
+    const start = at;
     let quoted = "";
     if (text[at] === '"') {
-      let close = text.indexOf('"', at + 1);
-      while (close >= 0 && text[close + 1] === '"') close = text.indexOf('"', close + 2);
-      if (close < 0) close = text.length;
-      quoted = text.slice(at + 1, close).replaceAll('""', '"');
-      at = close + 1;
+      const close = closingQuote(text, at);
+      const inside = text.slice(at + 1, close);
+      const isWhole = [separator, "\r", "\n", undefined].includes(text[close + 1]);
+      if (close < 0 || (!isWhole && LINE_END.test(inside))) return { openAt: text.slice(0, at).split(LINE_END).length };
+      if (isWhole || separator) { // else a line that begins with a word in quotation marks
+        quoted = inside.replaceAll('""', '"');
+        at = close + 1;
+      }
     }
     cellEnd.lastIndex = at;
     const end = cellEnd.exec(text)?.index ?? text.length;
     row.push(quoted + text.slice(at, end));
     at = end + (text.startsWith("\r\n", end) ? 2 : 1);
-    if (text[end] === separator) continue;
-    rows.push(row);
+    if (separator && text[end] === separator) continue;
+    if (row.length > 1 || end > start) rows.push(row); // else it is an empty line
     row = [];
   }
   if (row.length) rows.push([...row, ""]); // it ends with a separator
-  return rows.filter((cells) => cells.some((value) => value.trim()));
+  return { rows, separator };
+}
+
+/** How many rows have more cells than the first, and how many have fewer. */
+export function uneven(rows) {
+  const width = rows[0].length;
+  return { longer: rows.filter((row) => row.length > width).length, shorter: rows.filter((row) => row.length < width).length };
+}
+
+/** Where the quotation mark at `open` is closed, or -1. */
+function closingQuote(text, open) {
+  let close = text.indexOf('"', open + 1);
+  while (close >= 0 && text[close + 1] === '"') close = text.indexOf('"', close + 2);
+  return close;
 }
 
 /** Tab, semicolon or comma: the one that cuts most of the first lines into as many cells as the very
- * first, which what stands in sentences does not; where none cuts that, a comma. */
+ * first, which what stands in sentences does not; where none cuts that, "". */
 function separatorOf(text) {
   // Without what stands in quotes, and what may be cut off.
-  const start = text.slice(0, 10000).replace(/"(?:[^"]|"")*"/g, "").replace(/"[^]*$/, "");
+  const start = text.slice(0, 10000).replace(/"(?:[^"]|"")*"/g, "q").replace(/"[^]*$/, "");
   const lines = start.split(/[\r\n]+/).filter((line) => line.trim());
   if (lines.length > 1 && text.length > 10000) lines.pop();
   const alike = (separator) => {
@@ -51,25 +71,15 @@ function separatorOf(text) {
     return cells[0] > 1 ? cells.filter((count) => count === cells[0]).length : 0;
   };
   const best = ["\t", ";", ","].reduce((best, other) => (alike(other) > alike(best) ? other : best));
-  return alike(best) ? best : ",";
-}
-
-/** Which column holds the texts, and whether the first row names the columns. */
-export function guess(rows) {
-  const first = rows[0]?.map((cell) => cell.trim().toLowerCase()) ?? [];
-  const named = first.findIndex((cell) => NAMES.includes(cell));
-  if (named >= 0) return { column: named, hasHeader: true };
-  const lengths = first.map((_, column) =>
-    rows.slice(0, 100).reduce((sum, cells) => sum + (cells[column]?.length ?? 0), 0));
-  return { column: lengths.indexOf(Math.max(...lengths)), hasHeader: false };
+  return alike(best) ? best : "";
 }
 
 /** Rows of cells as CSV, with the line ends that RFC 4180 asks for. */
-export function format(rows) {
-  return rows.map((cells) => `${cells.map(quoted).join(",")}\r\n`).join("");
-}
-
-function quoted(value) {
-  const text = String(value ?? "");
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+export function format(rows, separator) {
+  const needsQuotes = new RegExp(`["\r\n${separator}]`);
+  const written = (value) => {
+    const text = String(value ?? "");
+    return needsQuotes.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return rows.map((cells) => `${cells.map(written).join(separator)}\r\n`).join("");
 }

@@ -20,12 +20,24 @@ function filled(node, attributes, children) {
   return node;
 }
 
+const MOMENT_MS = 100; // in which a screen reader sees that something was empty
+const toTell = new WeakMap(); // timers, by the node that will be filled
+
 /** Shows `message` in `node`, or hides it where there is none; `hint` is a second, quieter line. What
  * is there already stays: a screen reader would say it again. */
 export function notify(node, message, hint = "") {
+  clearTimeout(toTell.get(node));
   if (message && node.textContent === message + hint) return;
   node.replaceChildren(message ?? "", ...(hint ? [element("span", { class: "note" }, hint)] : []));
   node.hidden = !message;
+}
+
+/** The same for what a person just did: said again where it is there already, and said where `node`
+ * was hidden until now. */
+export function tell(node, message, hint = "") {
+  notify(node, null);
+  node.hidden = false;
+  toTell.set(node, setTimeout(notify, MOMENT_MS, node, message, hint));
 }
 
 /** Figures with what each is, as tiles in `list`, a <dl>. */

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { chart } from "./charts.js";
-import { byId, count, notify, part, percent, rate, showTiles } from "./dom.js";
+import { byId, count, notify, part, percent, rate, showTiles, tell } from "./dom.js";
 import { known, ordered } from "./models.js";
 import { ownAgreement, ownLatency } from "./own_requests.js";
 import { buckets, parse, quantile, total, valuesOf } from "./prometheus.js";
@@ -42,7 +42,8 @@ async function measure() {
     samples = parse(await get("metrics", { kind: "text" }));
     notify(byId("live-note"), null);
   } catch (error) {
-    notify(byId("live-note"), error.message, error.hint);
+    const say = byId("live-note").hidden ? tell : notify;
+    say(byId("live-note"), error.message, error.hint);
     byId("live-tiles").classList.add("old");
     return;
   }

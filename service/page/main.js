@@ -2,21 +2,21 @@
 
 import { apiKey } from "./api.js";
 import { startBatch } from "./batch.js";
-import { byId, notify } from "./dom.js";
+import { byId, notify, tell } from "./dom.js";
 import { startLive } from "./live.js";
 import { known, loadModels, startModels, variantNames } from "./models.js";
 import { startTry } from "./try.js";
 
+const ASKS = "This service asks for an API key.";
 const tabs = [...document.querySelectorAll('[role="tab"]')];
 
-function select(tab, { focus = false } = {}) {
+function select(tab) {
   for (const other of tabs) {
     const selected = other === tab;
     other.setAttribute("aria-selected", String(selected));
     other.tabIndex = selected ? 0 : -1;
     byId(other.getAttribute("aria-controls")).hidden = !selected;
   }
-  if (focus) tab.focus();
   document.dispatchEvent(new CustomEvent("crisp:tab", { detail: tab.getAttribute("aria-controls") }));
 }
 
@@ -45,41 +45,46 @@ function startTabs() {
 function startKey() {
   const form = byId("key-form");
   const open = byId("key-open");
-  const show = () => {
+  const show = (why) => {
+    const say = form.hidden ? tell : notify;
     form.hidden = false;
     open.hidden = false;
     byId("key-forget").hidden = !apiKey.get();
+    say(byId("key-why"), why);
+  };
+  const hide = (says) => {
+    form.hidden = true;
+    tell(byId("key-says"), says);
+    const field = document.querySelector('[role="tabpanel"]:not([hidden]) textarea:not([hidden])');
+    (field ?? tabs.find((tab) => tab.tabIndex === 0)).focus();
   };
   open.hidden = !apiKey.get();
   open.addEventListener("click", () => {
-    if (form.hidden) show();
+    if (form.hidden) show(apiKey.get() ? "The service is asked with an API key." : ASKS);
     else form.hidden = true;
     if (!form.hidden) byId("key").focus();
   });
   document.addEventListener("crisp:refused", ({ detail }) => {
     if (detail.status !== 401) return;
-    notify(byId("key-why"), apiKey.get()
-      ? "The service does not know this API key."
-      : "This service asks for an API key.");
-    show();
+    show(apiKey.get() ? "The service does not know this API key." : ASKS);
   });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const key = byId("key").value.trim();
     if (/[^ -~]/.test(key)) { // no header can carry it
-      notify(byId("key-why"), "An API key has only English letters, digits and signs. Was something else pasted with it?");
+      tell(byId("key-why"), "An API key has only English letters, digits and signs. Was something else pasted with it?");
       byId("key").focus();
       return;
     }
     apiKey.set(key);
     byId("key").value = "";
-    form.hidden = true;
+    hide(key ? "The page uses this API key now." : "The page uses no API key now.");
     loadModels();
   });
   byId("key-forget").addEventListener("click", () => {
     apiKey.set("");
-    form.hidden = true;
     open.hidden = true;
+    hide("The page uses no API key now.");
   });
 }
 
@@ -99,3 +104,4 @@ startLive();
 startKey();
 startTabs();
 startModels();
+byId("loading").remove();

@@ -1,12 +1,15 @@
 // The first tab: one text, under every variant side by side, and what each looked at.
 
 import { post } from "./api.js";
-import { byId, element, milliseconds, notify, percent, tone } from "./dom.js";
+import { byId, element, milliseconds, notify, percent, tell, tone } from "./dom.js";
 import { EXAMPLES } from "./examples.js";
 import { known, ordered, variantNames } from "./models.js";
 import { record } from "./own_requests.js";
 import { chosenVariant, keepTokens, showTokens, startTokens } from "./tokens.js";
 
+const PATIENT_MS = 300; // before the page says that it waits
+
+let waiting = null; // timer
 let running = null; // AbortController of the comparison under way
 let explaining = null; // and of the explanation: a late one would show another model than is chosen
 let answered = null; // the text that the cards are about
@@ -34,7 +37,7 @@ export function startTry() {
 
 async function classify(text) {
   if (!text.trim()) {
-    notify(byId("try-error"), "Type a text first.");
+    tell(byId("try-error"), "Type a text first.");
     byId("text").focus();
     return;
   }
@@ -45,6 +48,7 @@ async function classify(text) {
   notify(byId("try-error"), null);
   byId("try-status").textContent = "";
   dim(true, "cards", "agreement", "look");
+  wait("Asking the models…");
   const began = performance.now();
   try {
     const answer = await post("compare", { texts: [text] }, running.signal);
@@ -60,6 +64,7 @@ async function classify(text) {
     notify(byId("try-error"), error.message, error.hint);
   }
   dim(false, "cards", "agreement");
+  wait(null);
   if (answered !== null) await explain();
 }
 
@@ -68,6 +73,7 @@ async function explain() {
   explaining?.abort();
   explaining = new AbortController();
   dim(true, "look");
+  wait("Asking what the model looked at…");
   // A model that was chosen may be gone.
   const names = variantNames();
   const chosen = chosenVariant();
@@ -82,11 +88,22 @@ async function explain() {
     notify(byId("try-error"), error.message, error.hint);
   }
   dim(false, "look");
+  wait(null);
 }
 
-/** Dims what is no answer to what is asked now, or no longer. */
+/** Marks what is no answer to what is asked now, or no longer. */
 function dim(isOld, ...ids) {
-  for (const id of ids) byId(id).classList.toggle("old", isOld);
+  for (const id of ids) {
+    byId(id).classList.toggle("old", isOld);
+    byId(id).setAttribute("aria-busy", String(isOld));
+  }
+}
+
+/** Says what the page waits for, where it takes long; null: for nothing. */
+function wait(message) {
+  clearTimeout(waiting);
+  byId("try-waits").textContent = "";
+  if (message) waiting = setTimeout(() => { byId("try-waits").textContent = message; }, PATIENT_MS);
 }
 
 function showCards({ comparisons: [{ agree, predictions }], timing }) {

@@ -50,8 +50,19 @@ def classify(page: Page, text: str) -> None:
     page.wait_for_selector("#cards:not(.old)")
 
 
-def downloaded(page: Page) -> list[dict[str, str]]:
+def choose_file(page: Page, name: str, content: str | bytes) -> None:
+    """Chooses a file, and waits until it is shown."""
+    buffer = content.encode() if isinstance(content, str) else content
+    file: Any = {"name": name, "mimeType": "", "buffer": buffer}
+    page.set_input_files("#file", file)
+    page.wait_for_selector(f"#file-name:text-is('{name}')")
+
+
+def downloaded(page: Page, separator: str = ",", start: str = "") -> list[dict[str, str]]:
+    """The rows of the CSV, which must begin with `start`."""
     with page.expect_download() as waiting:
         page.click("#download")
     content = Path(waiting.value.path()).read_bytes().decode("utf-8")
-    return list(csv.DictReader(io.StringIO(content, newline="")))
+    assert content.startswith(start)
+    lines = io.StringIO(content.removeprefix(start), newline="")
+    return list(csv.DictReader(lines, delimiter=separator))

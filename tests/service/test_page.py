@@ -169,6 +169,7 @@ def test_the_newest_comparison_of_each_data_set_is_shown(
     assert found[0].command == "newer"
     assert found[0].columns == ("dense", "sparse", "sparse against dense")
     rows = {row.name: row.cells for row in found[0].rows}
+    assert len(rows) == len(found[0].rows)  # each is called otherwise
     assert rows["accuracy"] == ("89.79 %", "90.37 %", "+0.57 points")
     assert rows["texts a second"] == ("499", "652", "1.31×")
     assert all(len(row.cells) == 3 for row in found[0].rows)
@@ -192,6 +193,12 @@ def test_the_report_page_shows_what_there_is(
     assert newest_load_test(tmp_path) == load
     page, alone = fetched(models_dir, ("/report", {}), ("/report/load", {}), reports=tmp_path)
     assert page.status_code == 200
+    regions = [
+        attributes.get("aria-label") or attributes.get("aria-labelledby")
+        for _, attributes in Tags(page.text).tags
+    ]
+    named = [name for name in regions if name]
+    assert sorted(set(named)) == sorted(named)
     assert "&lt;b&gt;set&lt;/b&gt;, 872 texts" in page.text  # a name is no markup
     assert 'src="report/load"' in page.text
     assert policy_of(page)["default-src"] == "'none'"

@@ -47,7 +47,7 @@ def test_a_csv_keeps_its_columns(open_page: Open, server: Server, tmp_path: Path
     page.select_option("#batch-variant", "dense")
     page.click("#batch-run")
     page.wait_for_selector("#download:visible")
-    rows = downloaded(page)
+    rows = downloaded(page, separator=";", start="\ufeff")
     assert [row["id"] for row in rows] == ["1", "2", "3"]
     assert rows[0]["review"] == 'a warm film;\r\nwith "good" cast'
     assert rows[0]["label"] == compared(server, rows[0]["review"])["dense"]["label"]

@@ -89,7 +89,7 @@ def test_figures_of_a_service_that_is_gone_are_dimmed_and_told_once(open_page: O
     tries: list[Route] = []
     page.route("**/metrics", lambda route: (tries.append(route), route.abort()))
     page.wait_for_selector("#live-tiles.old")
-    assert "cannot be reached" in page.locator("#live-note").inner_text()
+    page.wait_for_selector("#live-note:has-text('cannot be reached')")
     told = page.evaluate("told")
     while len(tries) < 3:
         page.wait_for_timeout(100)

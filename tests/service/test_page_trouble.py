@@ -40,7 +40,7 @@ def choose(page: Page, variant: str) -> None:
 
 
 def error_of(page: Page) -> str:
-    page.wait_for_selector("#try-error:not([hidden])")
+    page.wait_for_selector("#try-error:not([hidden]):not(:empty)")
     return page.locator("#try-error").inner_text()
 
 
@@ -177,7 +177,7 @@ def test_a_key_that_no_header_carries_is_told(open_page: Open, key: str) -> None
     page.evaluate("document.getElementById('key-form').hidden = false")
     page.fill("#key", key)
     page.click("text=Use it")
-    assert "only English letters" in page.locator("#key-why").inner_text()
+    page.wait_for_selector("#key-why:has-text('only English letters')")
     assert page.evaluate("document.activeElement.id") == "key"
     page.fill("#key", "crisp_key")
     page.click("text=Use it")
