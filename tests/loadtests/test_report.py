@@ -374,7 +374,9 @@ def test_a_contender_that_carries_nothing_any_more_is_a_drop(
         "requests of sparse to peer <b>": "missing",
         "requests of dense to peer <b>": "within noise",
     }
-    assert "missing" in Parsed(written(broken, tmp_path, against=content)).text
+    shown = Parsed(written(broken, tmp_path, against=content)).text
+    assert "missing" in shown
+    assert "nan" not in shown.lower().split()
     del broken["contenders"]["sparse"]  # did not take part
     assert [change.what for change in changes.changes(broken, content)] == [
         "requests of dense to peer <b>"
