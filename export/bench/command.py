@@ -188,13 +188,13 @@ def _report(
     from dataclasses import replace
     from datetime import UTC, datetime
 
-    from export.bench import inputs
     from export.bench.accuracy import accuracies
     from export.bench.contenders import line_up
     from export.bench.profile import profiles
     from export.bench.report import Report
     from export.bench.roofline import measure_peaks
     from export.bench.texts import encoder
+    from training.typed import typed
 
     started = datetime.now(UTC).isoformat(timespec="seconds")
     status = console.status("")
@@ -234,7 +234,7 @@ def _report(
         peaks=peaks,
         library=options.library,
         settings=settings,
-        command=inputs.typed(),
+        command=typed(),
         started=started,
         environment=measured_on,
         profiles=shares,

@@ -70,6 +70,7 @@ def compare(
     from training.data import read_examples
     from training.files import output_file, write_atomically
     from training.machine import environment
+    from training.typed import typed
 
     names = _names(variants)
     output = output_file(json_file)
@@ -102,7 +103,7 @@ def compare(
             "threads": threads,
             "batch": measure.BATCH,
         },
-        command=report.typed(),
+        command=typed(),
         started=started,
         environment=measured_on,
     )

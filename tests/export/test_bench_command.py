@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -161,16 +160,6 @@ def test_a_full_disk_costs_neither_the_tables_nor_the_other_file(
     assert drawn.is_file()
     assert f"Saved {drawn}" in result.output.replace("\n", "")
     assert "Saved /dev/full" not in result.output
-
-
-def test_the_command_in_a_report_tells_of_no_folder_of_the_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    here, elsewhere = str(tmp_path / "out" / "a.json"), str(tmp_path.parent / "models" / "dense")
-    words = ["crisp", "bench", "--json", here, f"--model={elsewhere}", "--plot", "b/c.png"]
-    monkeypatch.setattr(sys, "argv", words)
-    assert inputs.typed() == "crisp bench --json out/a.json --model=dense --plot b/c.png"
 
 
 def test_fp16_models_run_on_their_fallback_and_it_is_told(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from typer.testing import CliRunner, Result
 import crisp
 from export import manifest
 from service.compare.measure import BATCH, Runs, blocks, measure, work
-from service.compare.report import typed
 from service.engine import Engine
 from service.errors import ModelsError
 from training.errors import DataError
@@ -313,15 +312,6 @@ def test_a_full_disk_does_not_cost_the_table(data: Path, models_dir: Path) -> No
     assert isinstance(done.exception, OSError)
     assert "McNemar" in done.stdout
     assert "Saved" not in done.stdout
-
-
-def test_the_command_in_a_report_tells_of_no_folder_of_the_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    words = ["crisp", "compare", "--data", str(tmp_path / "a.tsv"), "--models=/srv/bob/models"]
-    monkeypatch.setattr("sys.argv", words)
-    assert typed() == "crisp compare --data a.tsv --models=models"
 
 
 def test_variants_with_different_labels_are_refused(
