@@ -36,6 +36,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "training.files",
         "training.machine",
         "training.statistics",
+        "training.typed",
     ),
     "loadtests": ("loadtests",),
 }
