@@ -108,8 +108,13 @@ def test_a_step_of_the_slider_is_said_once(open_page: Open) -> None:
 
 def test_the_focus_follows_the_buttons(open_page: Open) -> None:
     page = open_page("#batch")
+    held: list[Route] = []
+    page.route("**/predict", lambda route: held.append(route))
     batch(page, LINES)
+    page.wait_for_selector("#batch-stop:visible")
     assert focused(page) == "batch-stop"
+    page.wait_for_timeout(200)
+    held[0].continue_()
     page.wait_for_selector("#download:visible")
     assert focused(page) == "download"
     page.route("**/compare", lambda _: None)  # never answered
