@@ -160,9 +160,11 @@ def test_a_worker_that_cannot_be_started_leaves_the_others_alone(
     models_dir: Path, tmp_path: Path
 ) -> None:
     with serving(models_dir, tmp_path / "log", "--workers", "2") as server:
+        while "ready at" not in server.log:  # both, and not one of them
+            time.sleep(0.1)
         supervisor = psutil.Process(server.process.pid)
         limits = supervisor.rlimit(psutil.RLIMIT_NOFILE)
-        supervisor.rlimit(psutil.RLIMIT_NOFILE, (supervisor.num_fds() - 1, limits[1]))
+        supervisor.rlimit(psutil.RLIMIT_NOFILE, (3, limits[1]))  # all numbers below are taken
         workers_of(server)[0].kill()
         while "cannot be started: Too many open files" not in server.log:
             assert server.process.poll() is None
