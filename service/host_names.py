@@ -67,4 +67,4 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 def _is_loopback(server: str) -> bool:
     address = _address(server)
     mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:127.0.0.1, where :: is listened on
-    return address is not None and (address.is_loopback or (mapped or address).is_loopback)
+    return address is not None and (mapped or address).is_loopback
